@@ -1,0 +1,209 @@
+"""The configuration: /etc/flyball/flyball.toml, then conf.d/*.toml over it, into one frozen `Config`.
+
+files -> tables -> merged -> document.decode -> Config, or one ConfigError with every problem
+
+Pure but for reading the files; nothing is probed, opened or resolved here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from flyball.document import decode, read_toml
+from flyball.errors import ConfigError
+
+DEFAULT_PATH = Path("/etc/flyball/flyball.toml")
+
+Positive = Annotated[float, Meta(gt=0)]
+NotNegative = Annotated[float, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=1, le=4096)]
+Identifier = Annotated[
+    str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", description="1 to 64 letters, digits, '_' or '-'")
+]
+LadderName = Annotated[
+    str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$", description="1 to 64 letters, digits, '.', '_' or '-'")
+]
+Endpoint = Annotated[
+    str, Meta(pattern=r"^$|^(\[[0-9a-fA-F:.]+\]|[^\s:\[\]]+):[0-9]{1,5}$", description='HOST:PORT, or "" for none')
+]
+Broker = Annotated[str, Meta(pattern=r"^mqtt://[^:/\s]+(:[0-9]{1,5})?$", description="mqtt://HOST[:PORT]")]
+
+
+class Paths(msgspec.Struct, frozen=True, kw_only=True):
+    """Where things lie. Unset values follow systemd's STATE_DIRECTORY and RUNTIME_DIRECTORY, then, for root,
+    /var/lib/flyball and /run/flyball, and for other users the XDG directories."""
+
+    state: str = ""
+    socket: str = ""
+
+    def state_dir(self) -> Path:
+        return (
+            Path(self.state)
+            if self.state
+            else _default_dir("STATE_DIRECTORY", "/var/lib", "XDG_STATE_HOME", ".local/state")
+        )
+
+    def ladders_dir(self) -> Path:
+        return self.state_dir() / "ladders"
+
+    def socket_path(self) -> Path:
+        if self.socket:
+            return Path(self.socket)
+        return _default_dir("RUNTIME_DIRECTORY", "/run", "XDG_RUNTIME_DIR", ".local/run") / "flyball.sock"
+
+
+def _default_dir(systemd: str, system: str, xdg: str, home: str) -> Path:
+    if os.environ.get(systemd):
+        return Path(os.environ[systemd].split(":")[0])
+    if os.geteuid() == 0:
+        return Path(system) / "flyball"
+    return Path(os.environ.get(xdg) or Path.home() / home) / "flyball"
+
+
+class Serving(msgspec.Struct, frozen=True, kw_only=True):
+    """Listeners; "" switches one off. Loopback unless changed: TLS and tokens are not there yet, so a network that
+    is not trusted must not reach these ports."""
+
+    http: Endpoint = "127.0.0.1:8000"
+    metrics: Endpoint = "127.0.0.1:8002"
+    allowed_hosts: tuple[str, ...] = ()  # further Host header names that are accepted
+    allow_pin: bool = True  # whether TCP callers may name a rung (request parameter `rung`)
+
+
+class Engine(msgspec.Struct, frozen=True, kw_only=True):
+    queue_limit: Count = 64  # requests waiting per ladder; one more is refused with 429
+    slots: Annotated[int, Meta(ge=1, le=64)] = 4  # requests held in shared memory per ladder
+    request_timeout_s: Positive = 10.0  # a worker that takes longer on one request is taken for hung
+    load_timeout_s: Positive = 60.0
+    drain_timeout_s: Positive = 10.0
+    restart_backoff_s: Positive = 0.5  # doubled at every failure in a row
+    restart_backoff_max_s: Positive = 30.0
+    standby_memory_mib: NotNegative = 256.0  # kept for warm standby rungs, all ladders together
+    threads: Annotated[int, Meta(ge=0, le=256)] = 0  # of a rung that does not say; 0 = the backend's own default
+
+
+class Sensing(msgspec.Struct, frozen=True, kw_only=True):
+    period_s: Annotated[float, Meta(ge=0.05, le=60)] = 1.0
+    window_s: Positive = 60.0
+    idle_w: Positive | None = None  # of this machine, for the estimate where no power sensor is
+    load_w: Positive | None = None  # the same with every core busy
+
+    def __post_init__(self) -> None:
+        if self.window_s < self.period_s:
+            raise ValueError(f"window_s: expected at least period_s, found {self.window_s}")
+        if (self.idle_w is None) != (self.load_w is None):
+            raise ValueError("idle_w and load_w: give both or none (watts at idle and with every core busy)")
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """None = no such limit."""
+
+    latency_p95_ms: Positive | None = None
+    temperature_c: Positive | None = 85.0
+    memory_available_mib: Positive | None = 64.0
+
+
+class Governor(msgspec.Struct, frozen=True, kw_only=True):
+    """Thresholds with hysteresis. Down when the limit was broken in `down_windows` of the last `of_windows` periods;
+    up after `up_windows` periods in a row in which the next stronger rung is predicted to stay under `headroom` of
+    the limit; never twice within `dwell_s`; a climb that has to be taken back doubles the wait for the next one."""
+
+    mode: Literal["accuracy-first", "observe"] = "accuracy-first"
+    period_s: Annotated[float, Meta(ge=0.1, le=60)] = 1.0
+    window_s: Positive = 5.0
+    down_windows: Count = 2
+    of_windows: Count = 3
+    up_windows: Count = 10
+    headroom: Annotated[float, Meta(gt=0, le=1)] = 0.85
+    dwell_s: NotNegative = 10.0
+    climb_backoff_s: NotNegative = 30.0
+    climb_backoff_max_s: NotNegative = 900.0
+    temperature_margin_c: NotNegative = 5.0
+    limits: Limits = Limits()
+
+    def __post_init__(self) -> None:
+        if self.down_windows > self.of_windows:
+            raise ValueError(f"down_windows: expected at most of_windows ({self.of_windows})")
+
+
+class Uplink(msgspec.Struct, frozen=True, kw_only=True):
+    enabled: bool = False
+    broker: Broker = "mqtt://127.0.0.1:1883"
+    tenant: Identifier = "default"
+    device: Identifier | None = None  # unset: the host name
+    username: str = ""
+    password_file: str = ""
+    keepalive_s: Annotated[int, Meta(ge=10, le=3600)] = 45
+    telemetry_period_s: Annotated[float, Meta(ge=0.1, le=3600)] = 1.0
+    batch_records: Annotated[int, Meta(ge=1, le=600)] = 60
+    batch_s: Positive = 60.0
+    commands: tuple[str, ...] = ("ping", "rung")
+
+    def device_id(self) -> str:
+        return self.device or re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname())[:64] or "device"
+
+
+class LadderSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Of one ladder, by its name: `[ladder.imagenet]`. Limits here win over `[governor.limits]`."""
+
+    path: str = ""  # serve this folder, besides what is installed
+    rung: str = ""  # pinned at start
+    limits: Limits | None = None
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    schema: Literal[1] = 1
+    log: Literal["text", "json"] = "text"
+    paths: Paths = Paths()
+    serving: Serving = Serving()
+    engine: Engine = Engine()
+    sensing: Sensing = Sensing()
+    governor: Governor = Governor()
+    uplink: Uplink = Uplink()
+    ladder: dict[LadderName, LadderSettings] = {}
+
+
+def config_files(path: Path) -> list[Path]:
+    """The main file and what lies in conf.d beside it, in the order in which they are laid over each other."""
+    return [path, *sorted((path.parent / "conf.d").glob("*.toml"))]
+
+
+def load(path: Path | None) -> Config:
+    """The configuration at `path`; without one, /etc/flyball/flyball.toml if it is there, else the defaults.
+
+    Raises ConfigError with every problem of every file.
+    """
+    if path is None:
+        if not DEFAULT_PATH.exists():
+            return Config()
+        path = DEFAULT_PATH
+    problems: list[str] = []
+    layers: list[tuple[Path, dict[str, Any]]] = []
+    for file in config_files(path):
+        data = read_toml(file, problems)
+        decode(data, Config, str(file), problems)  # each by itself, so that a problem names the file it is in
+        layers.append((file, data))
+    if not problems:
+        merged = _merge([data for _, data in layers])
+        config = decode(merged, Config, str(path), problems)
+        if config is not None:
+            return config
+    raise ConfigError(f"the configuration has {len(problems)} problem(s); nothing was changed", problems)
+
+
+def _merge(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Later layers win key by key; tables are merged, everything else is replaced."""
+    result: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            old = result.get(key)
+            result[key] = _merge([old, value]) if isinstance(old, dict) and isinstance(value, dict) else value
+    return result

@@ -1,0 +1,1 @@
+"""Running ladders: workers, shared-memory slots, runner, switch."""

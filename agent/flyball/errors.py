@@ -1,0 +1,85 @@
+"""Every error that Flyball raises on purpose.
+
+FlyballError                     what is wrong, where, what to do
+├── ConfigError                  the configuration cannot be used (exit code 78); carries every problem found
+├── LadderError                  a manifest or an artifact cannot be used; carries every problem found
+├── WorkerError                  a worker did not start, died, hung or refused
+│   └── OpenError                the backend could not open the artifact: trying again will not help
+├── RequestError                 the caller's mistake (HTTP 400)
+│   ├── NotFoundError            no such ladder, version or rung (404)
+│   ├── TooLargeError            more input than the ladder takes (413)
+│   └── ForbiddenError           the caller may not do that here (403)
+├── UnavailableError             no rung can answer now (503)
+│   └── QueueFullError           the bounded queue is full (429)
+├── DeadlineError                the answer did not come in time (504)
+└── ControlError                 the daemon could not be reached, or refused an order of the command line
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+EX_CONFIG = 78  # sysexits.h; the unit file's RestartPreventExitStatus
+
+
+class FlyballError(Exception):
+    """Base of the tree. `str(error)` is one message for people: what, where, what to do."""
+
+    http_status = 500
+
+
+class ProblemsError(FlyballError):
+    """Several problems found in one go, one line each, every line with its place."""
+
+    def __init__(self, summary: str, problems: Sequence[str] = ()) -> None:
+        self.summary = summary
+        self.problems = tuple(problems)
+        super().__init__("\n".join([summary, *(f"  - {p}" for p in self.problems)]))
+
+
+class ConfigError(ProblemsError):
+    pass
+
+
+class LadderError(ProblemsError):
+    http_status = 400
+
+
+class WorkerError(FlyballError):
+    http_status = 500
+
+
+class OpenError(WorkerError):
+    pass
+
+
+class RequestError(FlyballError):
+    http_status = 400
+
+
+class NotFoundError(RequestError):
+    http_status = 404
+
+
+class TooLargeError(RequestError):
+    http_status = 413
+
+
+class ForbiddenError(RequestError):
+    http_status = 403
+
+
+class UnavailableError(FlyballError):
+    http_status = 503
+
+
+class QueueFullError(UnavailableError):
+    http_status = 429
+
+
+class DeadlineError(FlyballError):
+    http_status = 504
+
+
+class ControlError(FlyballError):
+    pass

@@ -1,0 +1,1 @@
+"""Deciding which rung runs, and explaining why."""

@@ -1,0 +1,1 @@
+"""Service manager notifications, logging, devices."""

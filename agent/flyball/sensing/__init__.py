@@ -1,0 +1,1 @@
+"""What the machine does meanwhile: sensors, sampler, windows, energy."""

@@ -1,0 +1,1 @@
+"""The MQTT side: status, telemetry, commands."""

@@ -1,0 +1,1 @@
+"""Runtimes behind one contract; each opens artifacts on its accelerators."""

@@ -1,0 +1,1 @@
+"""The other end of the uplink: console and fleet server (from the uplink part on)."""

@@ -1,0 +1,1 @@
+"""Numeric kernels around a model run: the NumPy reference."""
