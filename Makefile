@@ -2,14 +2,51 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# mosquitto and friends lie there; not on an unprivileged user's PATH
+export PATH := $(PATH):/usr/sbin:/usr/local/sbin
+export PYTHON
 
-.PHONY: help demo test check bench deb setup clean
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev demo test check bench deb hil try-fresh clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
-check: ## ruff, mypy --strict, import contracts
+setup:  ## .venv/ with Flyball and its runtimes
+	@packaging/setup.sh run
+
+setup-dev:
+	@packaging/setup.sh dev
+
+demo: setup  ## a daemon, a ladder and a load you can watch (DEMO_ARGS="--seconds 60" to bound it)
+	@$(BIN)/flyball demo $(DEMO_ARGS)
+
+test: setup-dev  ## every test (TEST_ARGS="tests/engine -x" to choose)
+	@packaging/setup.sh mosquitto
+	@mkdir -p build
+	$(BIN)/python -m pytest --junitxml=build/tests.xml $(TEST_ARGS)
+	@if [ "$$FLYBALL_STRICT_SKIPS" = 1 ]; then $(BIN)/python .ci/skips.py build/tests.xml tests/expected_skips.txt; fi
+
+check: setup-dev  ## ruff, mypy --strict, import contracts, shellcheck where it is installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@if command -v shellcheck >/dev/null; then shellcheck .ci/run packaging/*.sh packaging/debian/rules-*.sh; \
+	else echo "shellcheck is not installed: shell scripts unchecked"; fi
+
+bench: setup-dev  ## the headline figures (BENCH_ARGS=...)
+	$(BIN)/python -m bench $(BENCH_ARGS)
+
+deb: setup  ## build/flyball_<version>_<architecture>.deb
+	@packaging/build-deb.sh
+
+hil: setup-dev  ## the five checks against a target (HIL_ARGS="--target ssh://root@board --report hil.json")
+	$(BIN)/python -m pytest hil $(HIL_ARGS)
+
+try-fresh:  ## root only: the README's commands in a fresh minimal Debian
+	packaging/try-fresh.sh
+
+clean:  ## .venv/, build/ and every cache
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

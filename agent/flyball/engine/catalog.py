@@ -1,0 +1,100 @@
+"""The ladders in service, by name: loaded, replaced by another version, removed, without losing a request.
+
+folder -> LadderRunner -> started -> in the catalog;  the one it replaces is drained and closed
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from flyball.clock import Clock
+from flyball.config import Engine
+from flyball.engine.process import probe
+from flyball.engine.runner import LadderRunner
+from flyball.engine.standby import Standby
+from flyball.errors import FlyballError, NotFoundError, UnavailableError
+from flyball.events import Event, Events
+from flyball.ladder.manifest import LadderFolder
+
+log = logging.getLogger(__name__)
+
+_PROBE_TIMEOUT_S = 20.0
+
+
+class EngineCatalog:
+    """Implements ports.Catalog."""
+
+    def __init__(self, config: Engine, events: Events, clock: Clock) -> None:
+        self._config = config
+        self._events = events
+        self._clock = clock
+        self._standby = Standby(int(config.standby_memory_mib * (1 << 20)))
+        self._runners: dict[str, LadderRunner] = {}
+        self._kinds: dict[str, frozenset[str]] = {}
+
+    def get(self, name: str, version: str | None = None) -> LadderRunner:
+        runner = self._runners.get(name)
+        if runner is None or (version is not None and runner.version != version):
+            what = f"ladder {name!r}" + (f" version {version!r}" if version is not None else "")
+            known = ", ".join(f"{r.name} ({r.version})" for r in self._runners.values()) or "none"
+            raise NotFoundError(f"no {what} is in service (in service: {known})")
+        return runner
+
+    def ladders(self) -> Sequence[LadderRunner]:
+        return tuple(self._runners.values())
+
+    async def load(self, folder: LadderFolder, first: str = "") -> None:
+        """Puts the ladder into service, in place of another version of it. Raises UnavailableError: then a version
+        that was in service stays, and one that is new is listed as failed."""
+        runner = LadderRunner(
+            folder, self._config, await self._accelerators(folder), self._standby, self._events, self._clock
+        )
+        old = self._runners.get(folder.name)
+        if old is None:
+            self._runners[folder.name] = runner
+        try:
+            await runner.start(first)
+        except UnavailableError:
+            if old is not None:
+                await runner.close()
+            raise
+        self._runners[folder.name] = runner
+        if old is not None:
+            await old.close()
+        message = f"ladder {folder.name} {folder.version} is in service"
+        self._events.publish(
+            Event(kind="ladder_loaded", t_s=self._clock.monotonic_s(), message=message, ladder=folder.name)
+        )
+
+    async def remove(self, name: str) -> None:
+        """Raises NotFoundError."""
+        runner = self.get(name)
+        del self._runners[name]
+        await runner.close()
+        message = f"ladder {name} {runner.version} is out of service"
+        self._events.publish(Event(kind="ladder_removed", t_s=self._clock.monotonic_s(), message=message, ladder=name))
+
+    async def close(self) -> None:
+        runners, self._runners = self._runners, {}
+        await asyncio.gather(*(r.close() for r in runners.values()))
+
+    async def _accelerators(self, folder: LadderFolder) -> frozenset[str]:
+        """The kinds of accelerator that the ladder's backends find. A processor is always there; a backend is asked
+        only when a rung wants more than that."""
+        kinds = {"cpu"}
+        for rung in folder.manifest.rung:
+            if set(rung.accelerators) - {"cpu"}:
+                kinds |= await self._kinds_of(rung.backend)
+        return frozenset(kinds)
+
+    async def _kinds_of(self, backend: str) -> frozenset[str]:
+        if backend not in self._kinds:
+            try:
+                found = await probe(backend, _PROBE_TIMEOUT_S)
+            except FlyballError as error:
+                log.warning("the accelerators of %s could not be listed: %s", backend, error)
+                found = []
+            self._kinds[backend] = frozenset(a["kind"] for a in found)
+        return self._kinds[backend]

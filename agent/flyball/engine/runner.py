@@ -1,0 +1,255 @@
+"""The face of one ladder inside the daemon: requests go in, answers come out, whatever rung is active.
+
+infer: queue -> slot -> active rung's worker -> slot -> Answer     (a worker that dies: once more on the next one)
+
+A slot belongs to the runner, not to a worker: a retry on another rung copies no tensor. Which rung is active is
+switch.py's concern.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Collection, Sequence
+from typing import Literal
+
+from flyball.clock import Clock
+from flyball.config import Engine
+from flyball.engine.book import RungBook
+from flyball.engine.opened import OpenedRung
+from flyball.engine.process import Outcome
+from flyball.engine.queue import SlotQueue
+from flyball.engine.slots import BAD_REQUEST, OK, TOO_LATE, Reply, SlotOverflow, SlotPool
+from flyball.engine.standby import Standby
+from flyball.engine.switch import Switch
+from flyball.engine.tally import Tally
+from flyball.errors import (
+    DeadlineError,
+    FlyballError,
+    QueueFullError,
+    RequestError,
+    TooLargeError,
+    UnavailableError,
+    WorkerError,
+)
+from flyball.events import Events
+from flyball.ladder.manifest import LadderFolder
+from flyball.ports import (
+    Answer,
+    InferRequest,
+    Interface,
+    LadderStatus,
+    LadderTotals,
+    LatencyWindow,
+    SwitchReport,
+    Tensor,
+    Timing,
+)
+
+_ATTEMPTS = 2
+
+
+class LadderRunner:
+    """Implements ports.Ladder. Made idle; `start` opens the first rung, `close` ends every worker."""
+
+    def __init__(
+        self,
+        folder: LadderFolder,
+        config: Engine,
+        accelerators: Collection[str],
+        standby: Standby,
+        events: Events,
+        clock: Clock,
+    ) -> None:
+        self.folder = folder
+        self._interface = folder.interface()
+        self._config = config
+        self._clock = clock
+        self._slots = SlotPool.create(
+            config.slots, folder.manifest.ladder.max_input_bytes, folder.manifest.ladder.max_output_bytes
+        )
+        self._queue = SlotQueue(config.slots, config.queue_limit)
+        self._generations = itertools.count(1)
+        self._tally = Tally()
+        self._book = RungBook(folder, accelerators)
+        self._switch = Switch(folder, config, self._slots, self._book, self._tally, standby, events, clock)
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def version(self) -> str:
+        return self.folder.version
+
+    @property
+    def interface(self) -> Interface:
+        return self._interface
+
+    async def start(self, first: str = "") -> None:
+        """Raises UnavailableError when no rung can be opened."""
+        await self._switch.start(first)
+
+    async def close(self) -> None:
+        await self._switch.close()
+        self._slots.close()
+
+    async def switch(self, rung: str, reason: str) -> SwitchReport:
+        return await self._switch.to(rung, reason)
+
+    # ------------------------------------------------------------------------------------------------ requests
+
+    async def infer(self, request: InferRequest) -> Answer:
+        try:
+            return await self._infer(request)
+        except (QueueFullError, TooLargeError, DeadlineError):
+            self._tally.failed("REJECTED")
+            raise
+        except (WorkerError, UnavailableError):
+            self._tally.failed("BACKEND")
+            raise
+        except asyncio.CancelledError:
+            self._tally.failed("CANCELED")
+            raise
+        except FlyballError:
+            self._tally.failed("OTHER")
+            raise
+
+    async def _infer(self, request: InferRequest) -> Answer:
+        started_s = self._clock.monotonic_s()
+        limit_s = self._config.request_timeout_s
+        if request.timeout_s is not None:
+            limit_s = min(limit_s, request.timeout_s)
+        tensors = self._ordered(request.inputs)
+        slot = await self._queue.take(limit_s)
+        held = True
+        try:
+            deadline_s = started_s + limit_s
+            self._write(slot, tensors, deadline_s)
+            why = ""
+            for _ in range(_ATTEMPTS):
+                opened = await self._target(request, deadline_s)
+                generation = next(self._generations)
+                self._slots.hand_over_again(slot, generation, deadline_s)
+                future = self._submit(opened, slot, generation)
+                held = False  # from here on the slot is given back by whoever sees the worker finish
+                try:
+                    outcome = await self._wait(future, deadline_s, limit_s)
+                finally:
+                    held = _finished(future)
+                if outcome is None:
+                    reply = self._slots.read_reply(slot, generation)
+                    return self._answer(reply, opened, started_s)
+                why = outcome
+            raise WorkerError(f"ladder {self.name}: the request failed on {_ATTEMPTS} workers in a row: {why}")
+        finally:
+            if held:
+                self._release(slot)
+
+    def _ordered(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """The inputs in the interface's order."""
+        by_name = {t.name: t for t in inputs}
+        try:
+            return [by_name[t.name] for t in self._interface.inputs]
+        except KeyError as error:
+            raise RequestError(f"ladder {self.name}: the input {error} is missing") from None
+
+    def _write(self, slot: int, tensors: Sequence[Tensor], deadline_s: float) -> None:
+        try:
+            self._slots.write_request(slot, 0, [(t.datatype, t.shape, memoryview(t.data)) for t in tensors], deadline_s)
+        except SlotOverflow as error:
+            raise TooLargeError(f"ladder {self.name}: {error} (max_input_bytes in its manifest)") from None
+
+    async def _target(self, request: InferRequest, deadline_s: float) -> OpenedRung:
+        if request.rung is not None:
+            return await self._switch.lend(request.rung)
+        if self._switch.active is not None:
+            return self._switch.active
+        return await self._switch.answering(max(0.0, deadline_s - self._clock.monotonic_s()))
+
+    def _submit(self, opened: OpenedRung, slot: int, generation: int) -> asyncio.Future[Outcome]:
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+        def done(outcome: Outcome) -> None:
+            if future.done():  # its caller has gone: nobody else will give the slot back
+                self._release(slot)
+            else:
+                future.set_result(outcome)
+
+        self._tally.executed()
+        opened.submit(slot, generation, self._config.request_timeout_s, done)
+        return future
+
+    async def _wait(self, future: asyncio.Future[Outcome], deadline_s: float, limit_s: float) -> Outcome:
+        left_s = deadline_s - self._clock.monotonic_s()
+        timer = asyncio.get_running_loop().call_later(left_s, _expire, future, limit_s)
+        try:
+            return await future
+        finally:
+            timer.cancel()
+
+    def _answer(self, reply: Reply, opened: OpenedRung, started_s: float) -> Answer:
+        if reply.status == BAD_REQUEST:
+            raise RequestError(f"ladder {self.name}: {reply.message}")
+        if reply.status == TOO_LATE:
+            raise DeadlineError(f"ladder {self.name}: {reply.message}")
+        if reply.status != OK:
+            raise WorkerError(f"ladder {self.name}, rung {opened.rung.name}: {reply.message}")
+        outputs = tuple(
+            Tensor(public.name, t.datatype, t.shape, bytes(t.data))
+            for public, t in zip(self._interface.outputs, reply.outputs, strict=True)
+        )
+        now_s = self._clock.monotonic_s()
+        pre_s, run_s, post_s = reply.pre_ns / 1e9, reply.run_ns / 1e9, reply.post_ns / 1e9
+        total_s = now_s - started_s
+        timing = Timing(
+            queue_s=max(0.0, total_s - pre_s - run_s - post_s),
+            pre_s=pre_s,
+            run_s=run_s,
+            post_s=post_s,
+            total_s=total_s,
+        )
+        self._tally.answered(opened.rung.name, timing, now_s)
+        return Answer(outputs=outputs, rung=opened.rung.name, timing=timing)
+
+    def _release(self, slot: int) -> None:
+        self._slots.give_back_pages(slot)
+        self._queue.give(slot)
+
+    # ------------------------------------------------------------------------------------------------ looked at
+
+    def status(self) -> LadderStatus:
+        active = self._switch.active
+        state: Literal["loading", "ready", "degraded", "failed"]
+        if active is not None:
+            state = "ready" if active.rung.name == self._switch.wanted else "degraded"
+        else:
+            state = "failed" if self._switch.error else "loading"
+        return LadderStatus(
+            name=self.name,
+            version=self.version,
+            state=state,
+            active=active.rung.name if active is not None else None,
+            pending=self._queue.pending(),
+            rungs=self._book.entries(),
+            error=self._switch.error,
+        )
+
+    def window(self, seconds: float) -> LatencyWindow | None:
+        active = self._switch.active
+        if active is None:
+            return None
+        return self._tally.window(active.rung.name, seconds, self._clock.monotonic_s())
+
+    def totals(self) -> LadderTotals:
+        return self._tally.totals()
+
+
+def _finished(future: asyncio.Future[Outcome]) -> bool:
+    """Whether the worker is done with the slot: also true when the caller was cancelled just after that."""
+    return future.done() and not future.cancelled() and future.exception() is None
+
+
+def _expire(future: asyncio.Future[Outcome], limit_s: float) -> None:
+    if not future.done():
+        future.set_exception(DeadlineError(f"no answer within {limit_s:.3g} s"))

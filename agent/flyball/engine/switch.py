@@ -1,0 +1,316 @@
+"""Which rung of a ladder is active, and how that changes without losing a request.
+
+to(rung):  open beside the active one -> warm up on the canary -> swap one pointer -> drain the old one -> standby
+crash:     the pointer goes to a standby rung if there is one -> the wanted rung is opened again, with back-off
+
+Where memory is too short for two, the active rung is closed first; requests then wait out the gap, which is
+reported. One change at a time; a change that fails leaves the active rung as it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterable
+
+from flyball.clock import Clock
+from flyball.config import Engine
+from flyball.engine.book import RungBook
+from flyball.engine.memory import available_bytes
+from flyball.engine.opened import OpenedRung, open_rung
+from flyball.engine.slots import SlotPool
+from flyball.engine.standby import Standby
+from flyball.engine.tally import Tally
+from flyball.errors import FlyballError, LadderError, NotFoundError, UnavailableError, WorkerError
+from flyball.events import Event, Events
+from flyball.ladder.manifest import LadderFolder, Rung
+from flyball.ports import SwitchReport
+
+log = logging.getLogger(__name__)
+
+# A second session takes 2 to 3 times its file, and ONNX Runtime 54 to 88 MiB for 25 MB (measured).
+_FILE_FACTOR = 3
+_RUNTIME_BYTES = 64 << 20
+_STABLE_S = 60.0  # a worker that lived this long starts with a fresh back-off
+
+
+class Switch:
+    """`active` is the rung that answers; None while there is none. `wanted` is what `active` should be."""
+
+    def __init__(
+        self,
+        folder: LadderFolder,
+        config: Engine,
+        slots: SlotPool,
+        book: RungBook,
+        tally: Tally,
+        standby: Standby,
+        events: Events,
+        clock: Clock,
+    ) -> None:
+        self.active: OpenedRung | None = None
+        self.wanted = ""
+        self.error = ""  # why there is no active rung, once every rung was tried
+        self._folder = folder
+        self._config = config
+        self._slots = slots
+        self._book = book
+        self._tally = tally
+        self._standby = standby
+        self._events = events
+        self._clock = clock
+        self._lock = asyncio.Lock()
+        self._changed = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = False
+        self._failures = 0
+        self._last_failure_s = 0.0
+
+    # ------------------------------------------------------------------------------------------------ asked for
+
+    async def start(self, first: str = "") -> None:
+        """Opens `first`, else the strongest rung that opens. Raises UnavailableError when none does."""
+        async with self._lock:
+            names = [r.name for r in self._folder.manifest.rung]
+            order = [first, *(n for n in names if n != first)] if first else names
+            self.wanted = (await self._open_one_of(order)).rung.name
+
+    async def to(self, name: str, reason: str) -> SwitchReport:
+        """Makes `name` the active rung. Raises NotFoundError, WorkerError, LadderError; then nothing has changed."""
+        rung = self._usable(name)
+        async with self._lock:
+            old = self.active
+            if old is not None and old.rung.name == name:
+                self.wanted = name
+                return SwitchReport(ladder=self._folder.name, source=name, target=name, open_s=0, warm_s=0, gap_s=0)
+            started_s = self._clock.monotonic_s()
+            opened = self._standby.take(self._folder.name, name)
+            gap_s = 0.0
+            if opened is None and old is not None and self._too_little_memory(rung):
+                await self._vacate(old)
+                try:
+                    opened = await self._open(rung)
+                except FlyballError:
+                    await self._open_one_of([old.rung.name, *(r.name for r in self._folder.manifest.rung)])
+                    raise
+                gap_s = self._clock.monotonic_s() - started_s
+            elif opened is None:
+                opened = await self._open(rung)
+            open_s = self._clock.monotonic_s() - started_s
+            self.wanted = name
+            self._seat(opened)
+            source = old.rung.name if old is not None else None
+            self._tally.switched(source or "", name, reason)
+            if old is not None and gap_s == 0.0:
+                await self._retire(old)
+            return SwitchReport(
+                ladder=self._folder.name,
+                source=source,
+                target=name,
+                open_s=open_s,
+                warm_s=opened.warmth.first_s,
+                gap_s=gap_s,
+            )
+
+    async def lend(self, name: str) -> OpenedRung:
+        """The rung for a request that asks for it by name: active, on standby, or opened for it and kept on standby.
+
+        Raises NotFoundError, WorkerError, LadderError.
+        """
+        rung = self._usable(name)
+        opened = self._open_already(name)
+        if opened is None:
+            async with self._lock:
+                opened = self._open_already(name)
+                if opened is None:
+                    opened = await self._open(rung)
+                    self._book.opened(opened, "standby")
+                    await self._close(o for o in self._standby.keep(self._folder.name, opened) if o is not opened)
+        return opened
+
+    async def answering(self, timeout_s: float) -> OpenedRung:
+        """The active rung; waits for one while the ladder is between two. Raises UnavailableError."""
+        if self.active is None and not self.error and not self._closing:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._until_changed(), timeout_s)
+        if self.active is None:
+            why = self.error or ("it is being unloaded" if self._closing else "no rung became ready in time")
+            raise UnavailableError(f"ladder {self._folder.name} cannot answer now: {why}")
+        return self.active
+
+    async def close(self) -> None:
+        """Drains and ends every worker of this ladder."""
+        self._closing = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        async with self._lock:
+            active, self.active = self.active, None
+            self._changed.set()
+            leaving = self._standby.take_all(self._folder.name)
+            if active is not None:
+                leaving.append(active)
+            await self._close(leaving)
+
+    # ------------------------------------------------------------------------------------------------ changing
+
+    async def _until_changed(self) -> None:
+        while self.active is None and not self.error and not self._closing:
+            self._changed.clear()
+            await self._changed.wait()
+
+    def _usable(self, name: str) -> Rung:
+        rung = self._folder.rung(name)
+        if rung is None:
+            known = ", ".join(r.name for r in self._folder.manifest.rung)
+            raise NotFoundError(f"ladder {self._folder.name} has no rung {name!r} (it has: {known})")
+        if not self._book.usable(name):
+            raise WorkerError(f"ladder {self._folder.name}, rung {name}: {self._book.why_not(name)}")
+        return rung
+
+    def _open_already(self, name: str) -> OpenedRung | None:
+        if self.active is not None and self.active.rung.name == name:
+            return self.active
+        return self._standby.find(self._folder.name, name)
+
+    async def _open(self, rung: Rung) -> OpenedRung:
+        try:
+            opened = await open_rung(self._folder, rung, self._config, self._slots)
+        except FlyballError as error:
+            self._book.failed(rung, str(error))
+            self._tell("rung_failed", f"{self._folder.name}/{rung.name} could not be opened: {error}", "error")
+            raise
+        opened.worker.exited.add_done_callback(lambda cause: self._on_exit(opened, cause.result()))
+        return opened
+
+    async def _open_one_of(self, names: Iterable[str]) -> OpenedRung:
+        """Seats the first rung that opens. Raises UnavailableError."""
+        errors = []
+        for name in names:
+            if not self._book.usable(name):
+                errors.append(f"{name}: {self._book.why_not(name)}")
+                continue
+            try:
+                opened = await self._open(self._usable(name))
+                self._seat(opened)
+                return opened
+            except (WorkerError, LadderError) as error:
+                errors.append(str(error))
+        self.error = "no rung could be opened: " + "; ".join(errors)
+        self._changed.set()
+        raise UnavailableError(f"ladder {self._folder.name}: {self.error}")
+
+    def _seat(self, opened: OpenedRung) -> None:
+        self.active = opened
+        self.error = ""
+        self._book.opened(opened, "active")
+        self._changed.set()
+
+    async def _retire(self, old: OpenedRung) -> None:
+        """The old rung finishes what it has and goes on standby as far as the budget allows."""
+        if not old.worker.alive():
+            return
+        self._book.opened(old, "standby")
+        await self._close(self._standby.keep(self._folder.name, old))
+
+    async def _vacate(self, old: OpenedRung) -> None:
+        self.active = None
+        self._changed.clear()
+        await self._close([*self._standby.take_all(self._folder.name), old])
+
+    async def _close(self, leaving: Iterable[OpenedRung]) -> None:
+        for opened in leaving:
+            try:
+                await asyncio.wait_for(opened.drained(), self._config.drain_timeout_s)
+            except asyncio.TimeoutError:
+                log.warning("%s: %d requests did not finish in time", opened.worker.label, opened.in_flight)
+            await opened.worker.stop(self._config.drain_timeout_s)
+            if self._folder.rung(opened.rung.name) is opened.rung:
+                self._book.closed(opened.rung)
+
+    def _too_little_memory(self, rung: Rung) -> bool:
+        available = available_bytes()
+        if available is None:
+            return False
+        return available < self._folder.artifact(rung).stat().st_size * _FILE_FACTOR + _RUNTIME_BYTES
+
+    # ------------------------------------------------------------------------------------------------ recovery
+
+    def _on_exit(self, opened: OpenedRung, cause: str) -> None:
+        if self._closing or cause.startswith("stopped"):
+            return
+        self._tally.restarted("hung" if cause.startswith("hung") else "signal" if "signal" in cause else "exit")
+        self._book.failed(opened.rung, f"its worker ended: {cause}")
+        self._tell("worker_exited", f"the worker of {opened.worker.label} ended: {cause}", "error")
+        if opened is not self.active:
+            return
+        self.active = None
+        rest = self._standby.of(self._folder.name)
+        if rest:
+            names = [r.name for r in self._folder.manifest.rung]
+            at = names.index(opened.rung.name)
+            nearest = min(rest, key=lambda o: (o.rung.name != opened.rung.twin, abs(names.index(o.rung.name) - at)))
+            taken = self._standby.take(self._folder.name, nearest.rung.name)
+            if taken is not None:
+                self._seat(taken)
+        task = asyncio.get_running_loop().create_task(self._recover(opened.rung))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _recover(self, lost: Rung) -> None:
+        """Until the lost rung is back (or no longer wanted): open it, else let another answer, wait, again."""
+        while not self._closing and self.wanted == lost.name:
+            await asyncio.sleep(self._backoff_s())
+            async with self._lock:
+                if self.wanted != lost.name or (self.active is not None and self.active.rung.name == lost.name):
+                    return
+                try:
+                    opened = await self._open(lost)
+                except (WorkerError, LadderError):
+                    if self.active is None:
+                        await self._fall_back(lost)
+                    continue
+                old = self.active
+                self._seat(opened)
+                self._tell("worker_restarted", f"{opened.worker.label} answers again", "info")
+                if old is not None:
+                    await self._retire(old)
+                return
+
+    async def _fall_back(self, lost: Rung) -> None:
+        """Its declared twin first, then the weaker rungs (they are quicker to load), then the stronger ones."""
+        names = [r.name for r in self._folder.manifest.rung]
+        at = names.index(lost.name)
+        order = dict.fromkeys([lost.twin, *names[at + 1 :], *reversed(names[:at])])
+        order.pop("", None)
+        try:
+            await self._open_one_of(order)
+        except UnavailableError as error:
+            log.error("%s", error)
+
+    def _backoff_s(self) -> float:
+        """0 for the first failure in a while, then doubling from the configured base up to its limit."""
+        now_s = self._clock.monotonic_s()
+        if now_s - self._last_failure_s > _STABLE_S:
+            self._failures = 0
+        self._last_failure_s = now_s
+        self._failures += 1
+        if self._failures == 1:
+            return 0.0
+        return min(
+            self._config.restart_backoff_s * 2.0 ** min(self._failures - 2, 20), self._config.restart_backoff_max_s
+        )
+
+    def _tell(self, kind: str, message: str, severity: str) -> None:
+        level = logging.ERROR if severity == "error" else logging.INFO
+        log.log(level, "%s", message)
+        self._events.publish(
+            Event(
+                kind=kind,
+                t_s=self._clock.monotonic_s(),
+                message=message,
+                ladder=self._folder.name,
+                severity="error" if severity == "error" else "info",
+            )
+        )

@@ -1,0 +1,87 @@
+"""What a runner counts: totals for metrics, and recent latencies per rung for the governor.
+
+Only arithmetic on values handed in; the caller brings the time.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter, deque
+
+from flyball.ports import LadderTotals, LatencyWindow, Timing
+
+BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_KEPT = 4096  # latencies per rung: 16 s at 256 answers/s, 64 KiB
+
+
+class Tally:
+    def __init__(self) -> None:
+        self._success = 0
+        self._failure: Counter[str] = Counter()
+        self._executions = 0
+        self._ns = [0, 0, 0, 0, 0]  # request, queue, pre, run, post
+        self._answers: Counter[str] = Counter()
+        self._switches: Counter[str] = Counter()
+        self._restarts: Counter[str] = Counter()
+        self._buckets = [0] * (len(BUCKETS_S) + 1)
+        self._recent: dict[str, deque[tuple[float, float]]] = {}
+
+    def answered(self, rung: str, timing: Timing, now_s: float) -> None:
+        self._success += 1
+        self._answers[rung] += 1
+        spans = (timing.total_s, timing.queue_s, timing.pre_s, timing.run_s, timing.post_s)
+        for index, span_s in enumerate(spans):
+            self._ns[index] += int(span_s * 1e9)
+        self._buckets[bisect_left(BUCKETS_S, timing.total_s)] += 1
+        recent = self._recent.get(rung)
+        if recent is None:
+            recent = self._recent[rung] = deque(maxlen=_KEPT)
+        recent.append((now_s, timing.total_s))
+
+    def executed(self) -> None:
+        self._executions += 1
+
+    def failed(self, reason: str) -> None:
+        """`reason` is one of the protocol's REJECTED, CANCELED, BACKEND, OTHER."""
+        self._failure[reason] += 1
+
+    def switched(self, source: str, target: str, reason: str) -> None:
+        self._switches[f"{source}>{target}:{reason}"] += 1
+
+    def restarted(self, cause: str) -> None:
+        self._restarts[cause] += 1
+
+    def window(self, rung: str, seconds: float, now_s: float) -> LatencyWindow:
+        since_s = now_s - seconds
+        recent = sorted(latency for at_s, latency in self._recent.get(rung, ()) if at_s >= since_s)
+        p50_s, p95_s, p99_s = (percentile(recent, q) for q in (0.5, 0.95, 0.99))
+        return LatencyWindow(rung=rung, seconds=seconds, count=len(recent), p50_s=p50_s, p95_s=p95_s, p99_s=p99_s)
+
+    def totals(self) -> LadderTotals:
+        below, cumulative = {}, 0
+        for bound, count in zip((*BUCKETS_S, float("inf")), self._buckets, strict=True):
+            cumulative += count
+            below[bound] = cumulative
+        request_ns, queue_ns, pre_ns, run_ns, post_ns = self._ns
+        return LadderTotals(
+            success=self._success,
+            failure=dict(self._failure),
+            executions=self._executions,
+            request_ns=request_ns,
+            queue_ns=queue_ns,
+            pre_ns=pre_ns,
+            run_ns=run_ns,
+            post_ns=post_ns,
+            answers_by_rung=dict(self._answers),
+            switches=dict(self._switches),
+            worker_restarts=dict(self._restarts),
+            latency_buckets=below,
+        )
+
+
+def percentile(ordered: list[float], q: float) -> float | None:
+    """Nearest rank (the smallest value that at least the fraction q does not exceed); None of nothing."""
+    if not ordered:
+        return None
+    rank = -(-len(ordered) * q // 1)  # ceiling
+    return ordered[max(0, int(rank) - 1)]

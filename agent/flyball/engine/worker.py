@@ -1,0 +1,216 @@
+"""The child process that owns one session.
+
+control socket: open, warm, probe, close <- daemon;  request ring -> slot -> Pipeline.run -> slot -> reply ring
+
+It may crash or hang without hurting the daemon, and never outlives it: it ends when the control socket closes, and
+the kernel kills it when its parent dies. Started as `python -m flyball.engine.worker FD`. Runs on Python 3.8 with
+little more than NumPy, so that a backend can bring the interpreter that its vendor's runtime needs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+import numpy as np
+from flyball_backends.options import decode_options
+from flyball_backends.registry import find
+
+from flyball.engine.channel import Channel
+from flyball.engine.pipeline import BadRequest, Pipeline, PlanError
+from flyball.engine.slots import BAD_REQUEST, FAILED, TOO_LATE, SlotOverflow, SlotPool
+from flyball.engine.wire import Decoder, Message, encode
+from flyball_backends.contract import BackendError, Session, Signature, TensorSpec
+
+OOM_SCORE = "500"  # the kernel's killer takes a worker before the daemon, which then starts it again
+
+
+class Worker:
+    """Control messages and requests, one at a time, until the control socket closes."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._session: Optional[Session] = None
+        self._pipeline: Optional[Pipeline] = None
+        self._slots: Optional[SlotPool] = None
+        self._channel: Optional[Channel] = None
+
+    def serve(self) -> None:
+        decoder = Decoder()
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        listening = False
+        while True:
+            if self._channel is not None and not listening:
+                poll.register(self._channel.requests.eventfd, select.POLLIN)
+                listening = True
+            for fd, _ in poll.poll():
+                if fd != self._control.fileno():
+                    self._answer_requests()
+                    continue
+                data = self._control.recv(65536)
+                if not data:
+                    return
+                for message in decoder.feed(data):
+                    if not self._obey(message):
+                        return
+
+    def _obey(self, message: Message) -> bool:
+        """Carries out one control message; False ends the worker."""
+        operation = message["op"]
+        if operation == "close":
+            if self._session is not None:
+                self._session.close()
+            return False
+        try:
+            reply = {"open": self._open, "warm": self._warm, "trial": self._trial, "probe": self._probe}[operation](
+                message
+            )
+        except (BackendError, PlanError, BadRequest, ValueError, OSError) as error:
+            reply = {"error": str(error)}
+        except MemoryError:
+            reply = {"error": "not enough memory"}
+        self._control.sendall(encode(reply))
+        return True
+
+    def _open(self, message: Message) -> Message:
+        started = time.perf_counter()
+        backend = find(message["backend"])
+        session = backend.open(Path(message["artifact"]), decode_options(backend, message["options"]))
+        self._session = session
+        if message.get("plan") is not None:
+            self._pipeline = Pipeline(message["plan"], session)
+            memory = message["memory"]
+            self._slots = SlotPool(memory["slots_fd"], memory["slots"], memory["input_bytes"], memory["output_bytes"])
+            self._channel = Channel(memory["channel_fd"], memory["slots"], memory["request_fd"], memory["reply_fd"])
+        return {"signature": _signature(session.signature), "load_s": time.perf_counter() - started}
+
+    def _warm(self, message: Message) -> Message:
+        """Runs the canary until `runs` or `seconds` are used up; the first run, which often allocates, counts apart."""
+        if self._pipeline is None:
+            raise BackendError("nothing is open")
+        canary = self._pipeline.canary()
+        started = time.perf_counter()
+        outputs = self._pipeline.run(canary).outputs
+        first_s = time.perf_counter() - started
+        durations: List[float] = []
+        while len(durations) < message["runs"] and time.perf_counter() - started < message["seconds"]:
+            before = time.perf_counter()
+            self._pipeline.run(canary)
+            durations.append(time.perf_counter() - before)
+        durations.sort()
+        return {
+            "first_s": first_s,
+            "p50_s": durations[len(durations) // 2] if durations else first_s,
+            "shapes": [list(shape) for _, shape, _ in outputs],
+        }
+
+    def _trial(self, message: Message) -> Message:
+        """Runs the bare artifact on seeded noise and tells the range and the sum of what comes out."""
+        if self._session is None:
+            raise BackendError("nothing is open")
+        outputs = self._session.run(noise(self._session.signature))
+        figures = []
+        for tensor in self._session.signature.outputs:
+            values = np.asarray(outputs[tensor.name], dtype=np.float64)
+            if tensor.quantization is not None:
+                values = tensor.quantization.scale * (values - tensor.quantization.zero_point)
+            low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+            figures.append({"minimum": low, "maximum": high, "sum": float(values.sum())})
+        return {"outputs": figures}
+
+    def _probe(self, message: Message) -> Message:
+        found = find(message["backend"]).probe()
+        return {"accelerators": [{"kind": a.kind, "id": a.id, "detail": a.detail} for a in found]}
+
+    def _answer_requests(self) -> None:
+        channel, slots = self._channel, self._slots
+        assert channel is not None
+        assert slots is not None
+        for generation, slot in channel.requests.pop_all():
+            self._answer(slots, slot, generation)
+            channel.replies.push(generation, slot)
+
+    def _answer(self, slots: SlotPool, slot: int, generation: int) -> None:
+        assert self._pipeline is not None
+        try:
+            found, deadline_s, inputs = slots.read_request(slot)
+            if found != generation or time.monotonic() > deadline_s:
+                slots.write_refusal(slot, generation, TOO_LATE, "the deadline had passed before the run began")
+                return
+            result = self._pipeline.run(inputs)
+            slots.write_reply(slot, generation, result.outputs, result.durations_ns)
+        except BadRequest as error:
+            slots.write_refusal(slot, generation, BAD_REQUEST, str(error))
+        except SlotOverflow as error:
+            slots.write_refusal(slot, generation, FAILED, "the outputs do not fit (max_output_bytes): {}".format(error))
+        except Exception as error:
+            # The boundary of this loop: a plug-in's fault is an answer, not the end of the worker.
+            slots.write_refusal(slot, generation, FAILED, "{}: {}".format(type(error).__name__, error))
+
+
+def noise(signature: Signature) -> Dict[str, Any]:
+    """An input of the right shapes and dtypes; free dimensions are 1."""
+    generator = np.random.default_rng(0)
+    tensors = {}
+    for tensor in signature.inputs:
+        shape = tuple(1 if size < 0 else size for size in tensor.shape)
+        kind = np.dtype(tensor.dtype)
+        if kind.kind == "f":
+            tensors[tensor.name] = generator.uniform(-1, 1, shape).astype(kind)
+        elif kind.kind == "b":
+            tensors[tensor.name] = generator.integers(0, 2, shape).astype(kind)
+        elif kind.kind in "iu":
+            bounds = np.iinfo(np.int8 if kind.kind == "i" else np.uint8)
+            tensors[tensor.name] = generator.integers(bounds.min, bounds.max + 1, shape).astype(kind)
+        else:
+            raise BackendError("input {!r}: {} is not a number".format(tensor.name, tensor.dtype))
+    return tensors
+
+
+def _signature(signature: Signature) -> Message:
+    return {
+        "inputs": [_tensor(t) for t in signature.inputs],
+        "outputs": [_tensor(t) for t in signature.outputs],
+    }
+
+
+def _tensor(tensor: TensorSpec) -> Message:
+    plain: Message = {"name": tensor.name, "dtype": tensor.dtype, "shape": list(tensor.shape)}
+    if tensor.quantization is not None:
+        plain["scale"] = tensor.quantization.scale
+        plain["zero_point"] = tensor.quantization.zero_point
+    return plain
+
+
+def die_with_parent(parent: int) -> None:
+    """The kernel kills this process when its parent is gone; checked again in case it already was."""
+    pr_set_pdeathsig = 1  # prctl(2)
+    ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def main(arguments: List[str]) -> int:
+    control = socket.socket(fileno=int(arguments[1]))
+    die_with_parent(int(arguments[2]))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the daemon's to handle: it drains first
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write(OOM_SCORE)  # not possible in every container; then all processes are equal
+    try:
+        Worker(control).serve()
+    except ConnectionError:
+        return 1  # the daemon went away in the middle of an answer
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

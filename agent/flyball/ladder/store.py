@@ -1,0 +1,121 @@
+"""The ladders installed on this machine.
+
+<state>/ladders/NAME/versions/VERSION/   the files, never changed once there
+<state>/ladders/NAME/current             a symbolic link to the version in use, replaced in one step
+
+A version is copied beside its place, flushed to disk and renamed, so that a crash leaves either all of it or none.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from flyball.errors import LadderError, NotFoundError
+from flyball.ladder.manifest import FILE_NAME, LadderFolder, load
+from flyball.ladder.verify import verify_all
+
+
+class Store:
+    """`root` is the folder `ladders` of the state directory; it is made when first needed."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def current(self) -> dict[str, Path]:
+        """The folder in use of every installed ladder, by name."""
+        if not self._root.is_dir():
+            return {}
+        links = {p.name: p / "current" for p in sorted(self._root.iterdir()) if not p.name.startswith(".")}
+        return {name: link.resolve() for name, link in links.items() if link.is_dir()}
+
+    def versions(self, name: str) -> list[str]:
+        folder = self._root / name / "versions"
+        return sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+
+    def add(self, source: Path) -> LadderFolder:
+        """Installs the ladder in `source` and makes it current. Adding what is there already changes nothing.
+
+        Raises LadderError: bad manifest, wrong hashes, or another content under an installed version.
+        """
+        folder = load(source)
+        problems = verify_all(folder)
+        if problems:
+            raise LadderError(f"the ladder in {source} was not installed", problems)
+        place = self._root / folder.name / "versions" / folder.version
+        try:
+            if place.exists():
+                self._same_or_refuse(folder, place)
+            else:
+                self._copy(folder, place)
+            _point(place.parent.parent / "current", Path("versions") / folder.version)
+        except OSError as error:
+            raise LadderError(f"{place}: cannot be installed: {error.strerror} ({error.filename})") from error
+        return load(place)
+
+    def remove(self, name: str) -> None:
+        """Raises NotFoundError, LadderError."""
+        place = self._root / name
+        if not name or "/" in name or name.startswith(".") or not place.is_dir():
+            known = ", ".join(self.current()) or "none"
+            raise NotFoundError(f"no ladder {name!r} is installed in {self._root} (installed: {known})")
+        try:
+            # Renamed first: a crash half way leaves a hidden rest, never half a ladder.
+            trash = Path(tempfile.mkdtemp(prefix=".removed-", dir=self._root))
+            place.rename(trash / name)
+            shutil.rmtree(trash)
+        except OSError as error:
+            raise LadderError(f"{place}: cannot be removed: {error.strerror} ({error.filename})") from error
+
+    def _same_or_refuse(self, folder: LadderFolder, place: Path) -> None:
+        if (folder.root / FILE_NAME).read_bytes() != (place / FILE_NAME).read_bytes() or verify_all(load(place)):
+            raise LadderError(
+                f"{folder.name} {folder.version} is installed with other content; versions never change: "
+                f"write a new version into {folder.root / FILE_NAME}"
+            )
+
+    def _copy(self, folder: LadderFolder, place: Path) -> None:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=".adding-", dir=self._root))
+        try:
+            for file in _files(folder):
+                target = beside / file
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(folder.root / file, target)
+                target.chmod(0o644)  # whatever the umask of the one who installs: the service reads it as its own user
+                _flush(target)
+            beside.chmod(0o755)
+            _flush(beside)
+            beside.rename(place)
+            _flush(place.parent)
+        except BaseException:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise
+
+
+def _files(folder: LadderFolder) -> Iterator[str]:
+    """What belongs to the ladder, and nothing else that lies in the folder."""
+    yield FILE_NAME
+    if folder.manifest.ladder.labels:
+        yield folder.manifest.ladder.labels
+    yield from dict.fromkeys(r.artifact for r in folder.manifest.rung)
+
+
+def _point(link: Path, target: Path) -> None:
+    """Makes `link` point to `target` in one step."""
+    fresh = link.with_name(f".{link.name}-{os.getpid()}")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(target)
+    fresh.replace(link)
+    _flush(link.parent)
+
+
+def _flush(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
