@@ -6,21 +6,16 @@ folder -> LadderRunner -> started -> in the catalog;  the one it replaces is dra
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 
 from flyball.clock import Clock
 from flyball.config import Engine
-from flyball.engine.process import probe
+from flyball.engine.devices import probe_backend
 from flyball.engine.runner import LadderRunner
 from flyball.engine.standby import Standby
-from flyball.errors import FlyballError, NotFoundError, UnavailableError
+from flyball.errors import NotFoundError, UnavailableError
 from flyball.events import Event, Events
 from flyball.ladder.manifest import LadderFolder
-
-log = logging.getLogger(__name__)
-
-_PROBE_TIMEOUT_S = 20.0
 
 
 class EngineCatalog:
@@ -91,10 +86,5 @@ class EngineCatalog:
 
     async def _kinds_of(self, backend: str) -> frozenset[str]:
         if backend not in self._kinds:
-            try:
-                found = await probe(backend, _PROBE_TIMEOUT_S)
-            except FlyballError as error:
-                log.warning("the accelerators of %s could not be listed: %s", backend, error)
-                found = []
-            self._kinds[backend] = frozenset(a["kind"] for a in found)
+            self._kinds[backend] = frozenset(a.kind for a in await probe_backend(backend))
         return self._kinds[backend]

@@ -195,7 +195,8 @@ class _Lane:
         side = "output" if outgoing else "input"
         public, own_name = ("to", "tensor") if outgoing else ("tensor", "to")
         names: Dict[str, str] = {s[public]: s[own_name] for s in steps if s["step"] == "rename"}
-        self.own = names.get(self.public, self.public)
+        renamed = names.get(self.public)
+        self.own: str = self.public if renamed is None else renamed
         known = [t.name for t in own]
         if self.own not in known:
             if not (alone and len(known) == 1):

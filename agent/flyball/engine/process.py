@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,8 @@ log = logging.getLogger(__name__)
 
 # None = the reply is in the slot; else why there will be none.
 Outcome = str | None
-_STDERR_LINES = 20  # kept for the message when a worker dies while it opens
+_STDERR_LINES = 6  # kept for the message when a worker dies while it opens
+_STDERR_LINE_BYTES = 4096  # a longer line is cut: a worker must not fill the daemon's memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +71,8 @@ class Worker:
         self._pending: dict[int, Callable[[Outcome], None]] = {}
         self._progress_s = 0.0  # loop time of the last sign of life while requests were pending
         self._watch: asyncio.TimerHandle | None = None
-        self._stderr: list[str] = []
+        self._stderr: deque[str] = deque(maxlen=_STDERR_LINES)
+        self._stderr_rest = b""
         self._cause = ""
         self._pidfd = os.pidfd_open(process.pid)
         assert process.stderr is not None
@@ -236,10 +239,14 @@ class Worker:
             return
         if not data:
             self._loop.remove_reader(self._process.stderr.fileno())
-            return
-        for line in data.decode("utf-8", "replace").splitlines():
-            log.warning("[%s] %s", self.label, line)
-            self._stderr = [*self._stderr[1 - _STDERR_LINES :], line]
+        *lines, self._stderr_rest = (self._stderr_rest + data).split(b"\n")
+        if not data or len(self._stderr_rest) > _STDERR_LINE_BYTES:
+            lines, self._stderr_rest = [*lines, self._stderr_rest], b""
+        for line in lines:
+            text = line.decode("utf-8", "replace").rstrip()
+            if text:
+                log.warning("[%s] %s", self.label, text)
+                self._stderr.append(text)
 
     def _on_exit(self) -> None:
         code = self._process.wait()
@@ -251,6 +258,7 @@ class Worker:
             self._channel.close()
             self._channel = None
         self._on_stderr()
+        self._on_stderr()  # the rest, or the end, of what it wrote before it died
         assert self._process.stderr is not None
         for fd in (self._pidfd, self._control.fileno(), self._process.stderr.fileno()):
             self._loop.remove_reader(fd)
@@ -267,7 +275,7 @@ class Worker:
             done(f"the worker ended: {self._cause}")
 
     def _said(self) -> str:
-        return f"; it wrote: {' | '.join(self._stderr[-5:])}" if self._stderr else ""
+        return f"; it wrote: {' | '.join(self._stderr)}" if self._stderr else ""
 
 
 def _new_channel(capacity: int) -> Channel:

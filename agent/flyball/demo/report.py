@@ -1,0 +1,106 @@
+"""What a demo run showed, from its samples and decisions. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from flyball.demo.stream import Sample
+from flyball.ports import Decision
+
+
+class RungReport(msgspec.Struct, frozen=True, kw_only=True):
+    """`share` is the share of the time; percentiles are None when the rung answered nothing."""
+
+    share: float
+    p50_ms: float | None
+    p95_ms: float | None
+    j_per_inference: float | None
+    requests: int
+    accuracy: float | None
+
+
+class SwitchEntry(msgspec.Struct, frozen=True, kw_only=True, rename={"source": "from", "target": "to"}):
+    t: float  # seconds since the pictures began to flow
+    source: str
+    target: str
+    direction: str
+    reason: str
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    seconds: float
+    requests: int
+    failures: int
+    accuracy: float | None
+    latency_limit_ms: float
+    switches: tuple[SwitchEntry, ...]
+    rungs: dict[str, RungReport]
+    energy_j: float | None
+    power_scope: str
+    errors: tuple[str, ...] = ()
+
+
+def report(
+    samples: Sequence[Sample],
+    decisions: Sequence[Decision],
+    started_s: float,
+    limit_s: float,
+    rungs: Sequence[str],
+    joules_per_inference: Mapping[str, float],
+    energy_j: float | None,
+    power_scope: str,
+) -> Report:
+    answered = [s for s in samples if not s.error]
+    time_s = time_by_rung(answered, started_s)
+    total_s = sum(time_s.values())
+    entries = {}
+    for name in rungs:
+        own = [s for s in answered if s.rung == name]
+        latencies = sorted(s.latency_s for s in own)
+        entries[name] = RungReport(
+            share=time_s.get(name, 0.0) / total_s if total_s else 0.0,
+            p50_ms=_percentile_ms(latencies, 0.5),
+            p95_ms=_percentile_ms(latencies, 0.95),
+            j_per_inference=joules_per_inference.get(name),
+            requests=len(own),
+            accuracy=_share_right(own),
+        )
+    switches = tuple(
+        SwitchEntry(
+            t=round(d.t_s - started_s, 2), source=d.source, target=d.target, direction=d.action, reason=d.reason
+        )
+        for d in decisions
+        if d.acted and d.source != d.target and d.t_s >= started_s
+    )
+    return Report(
+        seconds=round(samples[-1].t_s - started_s, 2) if samples else 0.0,
+        requests=len(samples),
+        failures=len(samples) - len(answered),
+        accuracy=_share_right(answered),
+        latency_limit_ms=limit_s * 1e3,
+        switches=switches,
+        rungs=entries,
+        energy_j=energy_j,
+        power_scope=power_scope,
+        errors=tuple(dict.fromkeys(s.error for s in samples if s.error))[:5],
+    )
+
+
+def time_by_rung(samples: Sequence[Sample], started_s: float) -> dict[str, float]:
+    """Seconds by the rung that gave the answer at their end."""
+    spent: dict[str, float] = {}
+    before_s = started_s
+    for sample in samples:
+        spent[sample.rung] = spent.get(sample.rung, 0.0) + sample.t_s - before_s
+        before_s = sample.t_s
+    return spent
+
+
+def _percentile_ms(ordered: Sequence[float], q: float) -> float | None:
+    return round(ordered[min(len(ordered) - 1, int(q * len(ordered)))] * 1e3, 3) if ordered else None
+
+
+def _share_right(samples: Sequence[Sample]) -> float | None:
+    return sum(s.right for s in samples) / len(samples) if samples else None

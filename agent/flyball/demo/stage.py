@@ -1,0 +1,274 @@
+"""The demonstration itself: the real daemon, pictures at a steady pace, load beside it, and a report.
+
+private daemon -> measure the rungs -> limit = 1.5 x the top rung's p95 -> pictures flow -> load comes -> load goes
+
+Everything that is decided is decided by the daemon; this module only sets the scene, watches and reports.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.live import Live
+from rich.progress import track
+
+from flyball.client import Client
+from flyball.demo.burners import Burners
+from flyball.demo.report import Report, report
+from flyball.demo.stream import Picture, Stream, ask, pictures
+from flyball.demo.summary import summary
+from flyball.demo.view import Frame, line, picture
+from flyball.errors import ControlError, FlyballError, LadderError
+from flyball.ladder.manifest import FILE_NAME, load
+
+LADDER = "defects"
+MEASURE_S = 3.0
+LIMIT_FACTOR = 1.5
+RATE_HZ = 20.0
+BURNERS_PER_CORE = 3  # weaker load does not hurt a sleeping single-threaded worker: the scheduler favours it
+_PICTURES = 240
+_START_S = 30.0
+
+CONFIG = """\
+# The demonstration's own configuration: short dwell times, so that everything is seen within a minute.
+[paths]
+state = "{state}"
+socket = "{socket}"
+[serving]
+http = ""
+metrics = ""
+[sensing]
+period_s = 0.5
+[governor]
+period_s = 0.5
+window_s = 2.0
+down_windows = 2
+of_windows = 3
+up_windows = 4
+headroom = 0.9
+dwell_s = 2.0
+climb_backoff_s = 4.0
+climb_backoff_max_s = 8.0
+[ladder.{ladder}]
+path = "{path}"
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoOptions:
+    """`burners` per core; None = the usual 3, 0 = none."""
+
+    seconds: float
+    burners: int | None = None
+    json_file: Path | None = None
+    svg: Path | None = None
+    ladder: Path | None = None
+
+
+def perform(options: DemoOptions) -> int:
+    """Runs the demonstration; 0 when no request failed, 1 otherwise. Raises FlyballError."""
+    console = Console(highlight=False, record=options.svg is not None)
+    folder = options.ladder or example_ladder()
+    load(folder)  # mistakes in it are told before anything starts
+    line_up = list(track(pictures(_PICTURES), "drawing pictures", total=_PICTURES, console=console, transient=True))
+    with ExitStack() as scene:
+        home = Path(scene.enter_context(tempfile.TemporaryDirectory(prefix="flyball-demo-")))
+        client = scene.enter_context(private_daemon(home, folder))
+        known = client.status().ladders[0].status.rungs
+        usable = [r.name for r in known if r.state not in ("failed", "no-accelerator")]
+        limit_s = measure(client, usable, line_up, console)
+        set_limit(client, home, limit_s)
+        client.switch(LADDER, "auto", None)
+        result = run(options, client, usable, line_up, limit_s, console)
+    finish(result, options, console)
+    return 1 if result.failures else 0
+
+
+def example_ladder() -> Path:
+    """The ladder that came with this installation. Raises LadderError."""
+    here = Path(__file__).resolve()
+    places = [
+        here.parents[3] / "examples/defects/ladder",  # a checkout
+        Path(sys.prefix) / "share/flyball/examples/defects",
+        Path("/usr/share/flyball/examples/defects"),  # the Debian package
+    ]
+    for place in places:
+        if (place / FILE_NAME).is_file():
+            return place
+    raise LadderError("the example ladder was not found; name one with --ladder", [str(p) for p in places])
+
+
+@contextmanager
+def private_daemon(home: Path, folder: Path) -> Iterator[Client]:
+    """The real daemon with a configuration of its own, and a client on its socket. Raises ControlError."""
+    socket = home / "flyball.sock"
+    config = home / "flyball.toml"
+    config.write_text(CONFIG.format(state=home / "state", socket=socket, ladder=LADDER, path=folder.resolve()))
+    log = home / "daemon.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flyball.daemon", "--config", str(config)],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    client = Client(socket)
+    try:
+        wait_until_ready(client, process, log)
+        yield client
+    finally:
+        client.close()
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def wait_until_ready(client: Client, process: subprocess.Popen[bytes], log: Path) -> None:
+    end_s = time.monotonic() + _START_S
+    while time.monotonic() < end_s:
+        if process.poll() is not None:
+            raise ControlError(f"the daemon ended with exit code {process.returncode}:\n{log.read_text()}")
+        try:
+            if all(entry.status.state == "ready" for entry in client.status().ladders):
+                return
+        except ControlError:
+            pass  # not there yet
+        time.sleep(0.05)
+    raise ControlError(f"the daemon was not ready within {_START_S:g} s:\n{log.read_text()}")
+
+
+def measure(client: Client, rungs: Sequence[str], line_up: Sequence[Picture], console: Console) -> float:
+    """Every rung at the pace of the demonstration; gives the limit: 1.5 x the top rung's p95, in seconds."""
+    p95_s: dict[str, float] = {}
+    # The top rung carries the limit: it gets half of the time.
+    shares = {name: MEASURE_S / 2 if name == rungs[0] else MEASURE_S / 2 / max(1, len(rungs) - 1) for name in rungs}
+    for name in track(rungs, "measuring the rungs", console=console, transient=True):
+        client.switch(LADDER, name, None)
+        latencies: list[float] = []
+        end_s = time.monotonic() + shares[name]
+        while time.monotonic() < end_s or len(latencies) < 5:
+            sample = ask(client, LADDER, line_up[len(latencies) % len(line_up)])
+            if sample.error:
+                raise FlyballError(f"the rung {name} could not be measured: {sample.error}")
+            latencies.append(sample.latency_s)
+            time.sleep(max(0.0, 1 / RATE_HZ - sample.latency_s) / 4)
+        p95_s[name] = statistics.quantiles(latencies, n=20)[-1]
+        p50_s = statistics.median(latencies)
+        console.print(f"  {name:<14} p50 {p50_s * 1e3:6.2f} ms   p95 {p95_s[name] * 1e3:6.2f} ms")
+    limit_s = LIMIT_FACTOR * p95_s[rungs[0]]
+    console.print(f"latency limit: {LIMIT_FACTOR} x the p95 of {rungs[0]} = {limit_s * 1e3:.1f} ms\n")
+    return limit_s
+
+
+def set_limit(client: Client, home: Path, limit_s: float) -> None:
+    """Writes the limit beside the configuration and has the daemon read it again, as an operator would."""
+    (home / "conf.d").mkdir()
+    (home / "conf.d/limit.toml").write_text(f"[governor.limits]\nlatency_p95_ms = {limit_s * 1e3:.3f}\n")
+    problems = client.reload().problems
+    if problems:
+        raise ControlError("the daemon did not take the limit: " + "; ".join(problems))
+
+
+def run(
+    options: DemoOptions,
+    client: Client,
+    rungs: Sequence[str],
+    line_up: Sequence[Picture],
+    limit_s: float,
+    console: Console,
+) -> Report:
+    """Pictures flow; load comes after a fifth of the time and stays for a quarter of it."""
+    cores = os.cpu_count() or 1
+    burners = cores * (BURNERS_PER_CORE if options.burners is None else options.burners)
+    total_s = options.seconds - MEASURE_S
+    load_from_s, load_until_s = 0.2 * total_s, 0.45 * total_s
+    watcher = Client(client.socket_path)
+    stream = Stream(client, LADDER, line_up, RATE_HZ)
+    started_s = time.monotonic()
+    before = watcher.status()
+    stream.start()
+    load: ExitStack | None = None
+    with ExitStack() as stack:
+        live = stack.enter_context(Live(console=console, auto_refresh=False)) if console.is_terminal else None
+        while (elapsed_s := time.monotonic() - started_s) < total_s:
+            if load is None and burners and load_from_s <= elapsed_s < load_until_s:
+                load = stack.enter_context(ExitStack())
+                load.enter_context(Burners(burners, load_until_s - elapsed_s + 5.0))
+            if load is not None and elapsed_s >= load_until_s:
+                load.close()
+            phase = f"{burners} burners beside it" if load_from_s <= elapsed_s < load_until_s and burners else "calm"
+            frame = _frame(watcher, stream, rungs, limit_s, started_s, elapsed_s, total_s, phase)
+            if live is not None:
+                live.update(picture(frame), refresh=True)
+            else:
+                console.print(line(frame), soft_wrap=True)
+            time.sleep(0.5 if live is not None else 1.0)
+    stream.stop()
+    after = watcher.status()
+    decisions = watcher.decisions(LADDER)
+    watcher.close()
+    energy_j = after.energy.joules - before.energy.joules if after.energy and before.energy else None
+    return report(
+        stream.samples,
+        decisions,
+        started_s,
+        limit_s,
+        rungs,
+        after.ladders[0].joules_per_inference,
+        energy_j,
+        after.energy.scope if after.energy else "none",
+    )
+
+
+def _frame(
+    client: Client,
+    stream: Stream,
+    rungs: Sequence[str],
+    limit_s: float,
+    started_s: float,
+    elapsed_s: float,
+    total_s: float,
+    phase: str,
+) -> Frame:
+    now = client.status()
+    active = now.ladders[0].status.active or "-"
+    return Frame(
+        elapsed_s=elapsed_s,
+        total_s=total_s,
+        phase=phase,
+        limit_s=limit_s,
+        rungs=rungs,
+        active=active,
+        samples=list(stream.samples),
+        readings=now.readings,
+        energy=now.energy,
+        joules_per_inference=now.ladders[0].joules_per_inference.get(active),
+        decisions=[d for d in client.decisions(LADDER) if d.t_s >= started_s],
+        started_s=started_s,
+        now_s=started_s + elapsed_s,
+    )
+
+
+def finish(result: Report, options: DemoOptions, console: Console) -> None:
+    console.print(summary(result))
+    if options.json_file is not None:
+        options.json_file.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
+        console.print(f"written: {options.json_file}")
+    if options.svg is not None:
+        console.save_svg(str(options.svg), title="flyball demo")

@@ -1,0 +1,48 @@
+"""The demo's report as tables for people."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from flyball.demo.report import Report
+
+
+def summary(result: Report) -> RenderableType:
+    scope = "no power sensor, estimated" if result.power_scope == "estimated" else result.power_scope
+    rungs = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("rung", "time", "images", "p50 ms", "p95 ms", "accuracy", f"J/inference ({scope})"):
+        rungs.add_column(column, justify="left" if column == "rung" else "right")
+    for name, entry in result.rungs.items():
+        rungs.add_row(
+            name,
+            f"{entry.share * 100:.0f} %",
+            str(entry.requests),
+            _figure(entry.p50_ms, 1),
+            _figure(entry.p95_ms, 1),
+            _percent(entry.accuracy),
+            _figure(entry.j_per_inference, 3),
+        )
+    switches = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("at s", "from", "to", "why"):
+        switches.add_column(column)
+    for switch in result.switches:
+        switches.add_row(f"{switch.t:.1f}", switch.source, switch.target, switch.reason)
+    failures = Text(str(result.failures), style="bold red" if result.failures else "bold green")
+    energy = "no energy figure" if result.energy_j is None else f"{result.energy_j:.1f} J ({scope})"
+    head = Text.assemble(
+        f"{result.requests} requests in {result.seconds:.0f} s, failed: ", failures,
+        f", accuracy {_percent(result.accuracy)}, limit {result.latency_limit_ms:.1f} ms, {energy}",
+    )  # fmt: skip
+    parts: list[RenderableType] = [Text(), head, Text(), rungs, Text()]
+    parts.append(switches if result.switches else Text("no change of rung"))
+    return Group(*parts, *(Text(error, style="red") for error in result.errors))
+
+
+def _figure(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value * 100:.2f} %"

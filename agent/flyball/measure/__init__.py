@@ -1,0 +1,1 @@
+"""Rungs measured on this machine."""

@@ -1,0 +1,43 @@
+"""Every rung of a ladder opened and warmed once: does it run on this machine, and how fast?"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from flyball.config import Engine
+from flyball.engine.opened import open_rung
+from flyball.engine.slots import SlotPool
+from flyball.errors import FlyballError
+from flyball.ladder.manifest import LadderFolder
+
+
+class RungCheck(msgspec.Struct, frozen=True, kw_only=True):
+    rung: str
+    error: str = ""
+    load_s: float | None = None
+    p50_s: float | None = None
+    resident_bytes: int | None = None
+
+
+async def check(folder: LadderFolder, config: Engine) -> AsyncIterator[RungCheck]:
+    """One rung at a time, each in its own worker; a rung that fails is a result, not an exception."""
+    ladder = folder.manifest.ladder
+    slots = SlotPool.create(1, ladder.max_input_bytes, ladder.max_output_bytes)
+    try:
+        for rung in folder.manifest.rung:
+            try:
+                opened = await open_rung(folder, rung, config, slots)
+            except FlyballError as error:
+                yield RungCheck(rung=rung.name, error=str(error))
+                continue
+            await opened.worker.stop(config.drain_timeout_s)
+            yield RungCheck(
+                rung=rung.name,
+                load_s=opened.worker.load_s,
+                p50_s=opened.warmth.p50_s,
+                resident_bytes=opened.resident_bytes,
+            )
+    finally:
+        slots.close()

@@ -1,0 +1,81 @@
+"""The demo's report says what the samples and decisions say."""
+
+import io
+import json
+
+import msgspec
+import pytest
+from rich.console import Console
+
+from flyball.demo.report import report, time_by_rung
+from flyball.demo.stream import Sample
+from flyball.demo.summary import summary
+from flyball.ports import Decision
+
+
+def sample(t_s: float, rung: str, latency_s: float = 0.01, right: bool = True, error: str = "") -> Sample:
+    return Sample(t_s=t_s, latency_s=latency_s, rung=rung, right=right, error=error)
+
+
+def decision(t_s: float, source: str, target: str, acted: bool = True) -> Decision:
+    return Decision(
+        ladder="defects", t_s=t_s, wall_s=0, action="down", source=source, target=target, reason="because", acted=acted
+    )
+
+
+SAMPLES = [
+    sample(101, "big", 0.010),
+    sample(102, "big", 0.030, right=False),
+    sample(103, "small", 0.005),
+    sample(104, "", error="no rung"),
+    sample(106, "small", 0.007),
+]
+
+
+def test_the_report_adds_up() -> None:
+    result = report(
+        SAMPLES,
+        [
+            decision(50, "x", "y"),
+            decision(102.5, "big", "small"),
+            decision(103, "small", "small"),
+            decision(104, "small", "big", acted=False),
+        ],
+        100.0,
+        0.02,
+        ["big", "small", "tiny"],
+        {"big": 0.5},
+        12.0,
+        "estimated",
+    )
+    assert (result.requests, result.failures, result.errors) == (5, 1, ("no rung",))
+    assert result.accuracy == pytest.approx(3 / 4)
+    assert [(s.t, s.source, s.target, s.direction) for s in result.switches] == [(2.5, "big", "small", "down")]
+    assert result.rungs["big"].share == pytest.approx(2 / 6)
+    assert result.rungs["small"].share == pytest.approx(4 / 6)
+    assert (result.rungs["tiny"].share, result.rungs["tiny"].p50_ms) == (0.0, None)
+    assert (result.rungs["big"].j_per_inference, result.rungs["small"].j_per_inference) == (0.5, None)
+
+
+def test_the_json_has_the_documented_keys() -> None:
+    data = json.loads(
+        msgspec.json.encode(report(SAMPLES, [decision(102, "big", "small")], 100.0, 0.02, ["big"], {}, None, "none"))
+    )
+    assert {"requests", "failures", "accuracy", "switches", "rungs", "power_scope"} <= set(data)
+    assert {"t", "from", "to", "direction", "reason"} == set(data["switches"][0])
+    assert {"share", "p50_ms", "p95_ms", "j_per_inference"} <= set(data["rungs"]["big"])
+    assert data["rungs"]["big"]["j_per_inference"] is None
+
+
+def test_time_belongs_to_the_rung_that_answered_at_its_end() -> None:
+    assert time_by_rung([sample(1, "a"), sample(3, "b"), sample(4, "a")], 0.0) == {"a": 2.0, "b": 2.0}
+    assert time_by_rung([], 0.0) == {}
+
+
+def test_a_report_of_nothing_can_be_shown() -> None:
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(summary(report([], [], 0.0, 0.02, ["big"], {}, None, "none")))
+    text = console.export_text()
+    assert "0 requests" in text
+    assert "no change of rung" in text
+    assert "no energy figure" in text

@@ -1,0 +1,69 @@
+"""A backend whose artifact, a JSON file, says how to misbehave: the stand-in for vendor libraries that do.
+
+{"open": "ok|error|segfault|abort|exit|hang|slow", "run": the same, "factor": 2, "marker": path}
+
+`run` misbehaves only while the file `marker` exists (or always, without one). y = factor * x.
+"""
+
+import ctypes
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from flyball_backends.contract import Accelerator, BackendError, Signature, TensorSpec
+
+
+@dataclass(frozen=True)
+class Options:
+    threads: int = 1
+
+
+def misbehave(how):
+    if how == "error":
+        raise BackendError("this artifact says no")
+    if how == "segfault":
+        ctypes.string_at(0)
+    if how == "abort":
+        os.abort()
+    if how == "exit":
+        os._exit(0)
+    if how == "hang":
+        time.sleep(3600)
+    if how == "slow":
+        time.sleep(0.3)
+    if how == "surprise":
+        raise RuntimeError("not a BackendError")
+
+
+class Session:
+    def __init__(self, script):
+        self._script = script
+        self.signature = Signature((TensorSpec("x", "float32", (1, -1)),), (TensorSpec("y", "float32", (1, -1)),))
+
+    def run(self, inputs):
+        marker = self._script.get("marker")
+        # The canary is 1 long: only real requests misbehave, so that the rung opens.
+        if inputs["x"].shape[1] > 1 and (marker is None or Path(marker).exists()):
+            misbehave(self._script.get("run", "ok"))
+        return {"y": inputs["x"] * self._script.get("factor", 2)}
+
+    def close(self):
+        pass
+
+
+class FaultyBackend:
+    name = "faulty"
+    Options = Options
+
+    def probe(self):
+        return [Accelerator("faulty", "faulty:0")]
+
+    def open(self, artifact, options):
+        try:
+            script = json.loads(Path(artifact).read_text())
+        except ValueError as error:
+            raise BackendError(f"{artifact}: not a script: {error}") from error
+        misbehave(script.get("open", "ok"))
+        return Session(script)

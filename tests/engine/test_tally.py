@@ -1,0 +1,53 @@
+"""Counting: windows hold what is recent, percentiles are nearest rank, no data is None."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flyball.engine.tally import Tally, percentile
+from flyball.ports import Timing
+
+
+def timing(total_s: float) -> Timing:
+    return Timing(queue_s=0.0, pre_s=0.0, run_s=total_s, post_s=0.0, total_s=total_s)
+
+
+def test_a_window_holds_what_is_recent_and_nothing_of_other_rungs() -> None:
+    tally = Tally()
+    for at_s in range(10):
+        tally.answered("a", timing(at_s / 1000), float(at_s))
+    tally.answered("b", timing(9.0), 9.0)
+    window = tally.window("a", 3.0, 9.5)
+    assert (window.count, window.p50_s, window.p99_s) == (3, 0.008, 0.009)
+    assert tally.window("a", 3.0, 100.0).count == 0
+    assert tally.window("a", 3.0, 100.0).p95_s is None
+    assert tally.window("c", 3.0, 9.5).p50_s is None
+
+
+def test_totals_add_up() -> None:
+    tally = Tally()
+    for total_s in (0.0005, 0.001, 0.3, 60.0):
+        tally.answered("a", timing(total_s), 0.0)
+    tally.failed("BACKEND")
+    tally.switched("a", "b", "latency")
+    totals = tally.totals()
+    assert totals.success == 4
+    assert totals.failure == {"BACKEND": 1}
+    assert totals.switches == {"a>b:latency": 1}
+    assert totals.request_ns == pytest.approx(60.3015e9)
+    assert totals.latency_buckets[0.001] == 2
+    assert totals.latency_buckets[0.5] == 3
+    assert totals.latency_buckets[float("inf")] == 4
+
+
+@given(st.lists(st.floats(0, 10), min_size=1), st.sampled_from([0.5, 0.95, 0.99]))
+def test_percentiles_are_nearest_rank(values: list[float], q: float) -> None:
+    ordered = sorted(values)
+    found = percentile(ordered, q)
+    assert found in ordered
+    assert sum(v <= found for v in ordered) >= q * len(ordered)
+    assert sum(v < found for v in ordered) < q * len(ordered)
+
+
+def test_the_percentile_of_nothing_is_none() -> None:
+    assert percentile([], 0.5) is None
