@@ -25,14 +25,14 @@ test: setup-dev  ## every test (TEST_ARGS="tests/engine -x" to choose)
 	@packaging/setup.sh mosquitto
 	@mkdir -p build
 	$(BIN)/python -m pytest --junitxml=build/tests.xml $(TEST_ARGS)
-	@if [ "$$FLYBALL_STRICT_SKIPS" = 1 ]; then $(BIN)/python .ci/skips.py build/tests.xml tests/expected_skips.txt; fi
+	@if [ "$$FLYBALL_STRICT_SKIPS" = 1 ]; then $(BIN)/python packaging/skips.py build/tests.xml tests/expected_skips.txt; fi
 
 check: setup-dev  ## ruff, mypy --strict, import contracts, shellcheck where it is installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	@if command -v shellcheck >/dev/null; then shellcheck .ci/run packaging/*.sh packaging/debian/rules-*.sh; \
+	@if command -v shellcheck >/dev/null; then shellcheck .ci/run packaging/*.sh; \
 	else echo "shellcheck is not installed: shell scripts unchecked"; fi
 
 bench: setup-dev  ## the headline figures (BENCH_ARGS=...)

@@ -68,9 +68,15 @@ make_venv() {
 fingerprint() { printf '%s %s %s\n' "$(cksum <pyproject.toml | tr ' ' -)" "$(pwd)" "$("$VENV/bin/python" -V 2>&1)"; }
 
 pip_install() {
+    export PIP_RETRIES="${PIP_RETRIES:-2}"   # per package: pip's own 5 keep an unreachable index silent for minutes
     # shellcheck disable=SC2086  # PIP_ARGS is a list of options
     "$VENV/bin/python" -m pip install --disable-pip-version-check ${PIP_ARGS:---only-binary=:all:} \
         -e ".[$1]" >"$LOG" 2>&1
+}
+
+unreachable() {
+    grep -qE 'NewConnectionError|ConnectTimeout|name resolution|Max retries|SSLError|ReadTimeout' "$LOG" ||
+        grep -q 'No matching distribution found for setuptools' "$LOG"   # every index has that one
 }
 
 # The one line for a pip that failed.
@@ -78,7 +84,10 @@ explain() {
     here="$("$VENV/bin/python" -V) on $(uname -m)"
     if grep -q 'No space left on device' "$LOG"; then
         die "the disk is full: free about 1 GB under $(pwd) or the temporary folder and run make again"
-    elif grep -qE 'NewConnectionError|ConnectTimeout|name resolution|Max retries|SSLError|ReadTimeout' "$LOG"; then
+    elif grep -q CERTIFICATE_VERIFY_FAILED "$LOG"; then
+        die "the certificate of the Python package index is not trusted here: set PIP_CERT to the file of your" \
+            "network's certificate authority (details: $LOG)"
+    elif unreachable; then
         die "the Python package index cannot be reached: connect this machine, or set PIP_INDEX_URL or PIP_FIND_LINKS" \
             "to a mirror (details: $LOG)"
     elif name=$(sed -n 's/.*No matching distribution found for \([^ ]*\).*/\1/p' "$LOG" | head -n 1) && [ -n "$name" ]; then
@@ -109,14 +118,14 @@ setup() {
     say "installing Flyball's dependencies into $VENV (a minute or two the first time)"
     if ! pip_install "onnx,litert$extras"; then
         # LiteRT comes for fewer Pythons and architectures than the rest; demo and daemon work without it.
-        grep -qE 'No matching distribution found for ai[-_]edge[-_]litert' "$LOG" || explain
+        if unreachable || ! grep -qE 'No matching distribution found for ai[-_]edge[-_]litert' "$LOG"; then explain; fi
         say "LiteRT does not come for $("$VENV/bin/python" -V) on $(uname -m): going on without it, .tflite rungs cannot run"
         pip_install "onnx$extras" || explain
     fi
     fingerprint >"$VENV/.flyball-$kind"
 }
 
-mosquitto() {
+need_mosquitto() {
     command -v mosquitto >/dev/null && return
     if may_install; then
         apt_install mosquitto
@@ -129,6 +138,6 @@ mosquitto() {
 
 case ${1:-} in
     run | dev) setup "$1" ;;
-    mosquitto) mosquitto ;;
+    mosquitto) need_mosquitto ;;
     *) die "usage: packaging/setup.sh run|dev|mosquitto" ;;
 esac

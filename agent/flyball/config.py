@@ -148,7 +148,7 @@ class Uplink(msgspec.Struct, frozen=True, kw_only=True):
     commands: tuple[str, ...] = ("ping", "rung")
 
     def device_id(self) -> str:
-        return self.device or re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname())[:64] or "device"
+        return self.device or re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname())[:64].lstrip("-_") or "device"
 
 
 class LadderSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,10 +8,15 @@ FlyballError                     what is wrong, where, what to do
 ├── RequestError                 the caller's mistake (HTTP 400)
 │   ├── NotFoundError            no such ladder, version or rung (404)
 │   ├── TooLargeError            more input than the ladder takes (413)
+│   ├── UnsupportedEncodingError  the body is compressed (415)
 │   └── ForbiddenError           the caller may not do that here (403)
 ├── UnavailableError             no rung can answer now (503)
 │   └── QueueFullError           the bounded queue is full (429)
 ├── DeadlineError                the answer did not come in time (504)
+├── UplinkError                  the fleet side; the daemon goes on without it
+│   ├── MessageError             a topic or a payload that the protocol does not allow
+│   ├── LinkError                the broker is not reached, refuses, or broke off; carries the reason code
+│   └── StateError               state.db cannot be opened or written
 └── ControlError                 the daemon could not be reached, or refused an order of the command line
 """
 
@@ -65,6 +70,10 @@ class TooLargeError(RequestError):
     http_status = 413
 
 
+class UnsupportedEncodingError(RequestError):
+    http_status = 415
+
+
 class ForbiddenError(RequestError):
     http_status = 403
 
@@ -83,3 +92,23 @@ class DeadlineError(FlyballError):
 
 class ControlError(FlyballError):
     pass
+
+
+class UplinkError(FlyballError):
+    pass
+
+
+class MessageError(UplinkError):
+    http_status = 400
+
+
+class LinkError(UplinkError):
+    """`code` is the MQTT 5 reason code of a refusal or a DISCONNECT, None when the broker gave none."""
+
+    def __init__(self, message: str, code: int | None = None) -> None:
+        self.code = code
+        super().__init__(message)
+
+
+class StateError(UplinkError):
+    http_status = 503

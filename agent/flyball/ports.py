@@ -103,6 +103,7 @@ class LadderTotals(msgspec.Struct, frozen=True, kw_only=True):
     run_ns: int
     post_ns: int
     answers_by_rung: Mapping[str, int]
+    busy_s_by_rung: Mapping[str, float] = {}  # pre + run + post of answered requests
     switches: Mapping[str, int]  # "from>to:reason-code" -> count
     worker_restarts: Mapping[str, int]  # by cause
     latency_buckets: Mapping[float, int]  # upper bound in seconds -> count (cumulative), as Prometheus has them
@@ -192,7 +193,8 @@ Scope = Literal["machine", "module", "board", "soc", "chip", "rail", "wall", "zo
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
-    """One measured value. `unit` is W, J, C, B, Hz or ratio (0..1); `uncertainty` is relative, None if unknown."""
+    """One measured value. `unit` is W, J, C, B, Hz, tasks (load) or ratio (0..1); `uncertainty` is relative, None if
+    unknown."""
 
     quantity: Quantity
     name: str
@@ -333,3 +335,21 @@ class Probing(Protocol):
     async def devices(self) -> Sequence[AcceleratorInfo]:
         """Every backend asked in a child process of its own."""
         ...
+
+
+# --------------------------------------------------------------------------------------------------------- uplink
+
+
+class UplinkStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the uplink stands. Spool figures are what waits on disk for the broker; None when not known."""
+
+    connected: bool
+    broker: str
+    spool_records: int | None = None
+    spool_bytes: int | None = None
+    error: str = ""  # why it is not connected
+    since_s: float | None = None  # when `connected` last changed
+    session: int | None = None  # counts CONNECTs over the life of the state store
+    commands: Literal["unverified", "verified", "denied"] = "unverified"  # whether orders are known to arrive here
+    queued: int = 0  # publications that the broker has not acknowledged
+    dropped: int = 0  # publications given up since the start: their queue was full, or the broker refused them

@@ -92,6 +92,7 @@ class Backend(Protocol):
 
     `Options` is a frozen dataclass of plain values with defaults: the keys of a rung's `[rung.options]`. The class
     is built without arguments, and building it imports no vendor library: that happens in `probe` and `open`.
+    It says which API_VERSION it is written for in an attribute `api_version` (none means 1).
     """
 
     name: str

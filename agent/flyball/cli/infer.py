@@ -51,8 +51,8 @@ def infer(
         return
     for answer in answers:
         columns, rows = _rows(answer)
-        title = f"{answer.file}  [dim]{answer.rung}, {milliseconds(answer.total_s)} ms[/]"
-        out.print(table(columns, rows, title))
+        out.print(f"[bold]{answer.file}[/]  {answer.rung}, {milliseconds(answer.total_s)} ms", soft_wrap=True)
+        out.print(table(columns, rows))
 
 
 def _requests(interface: Interface, files: list[str]) -> list[tuple[str, tuple[Tensor, ...]]]:

@@ -23,12 +23,12 @@ out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 SocketOption = typer.Option(
-    None, "--socket", envvar="FLYBALL_SOCKET", help="The daemon's socket; without it, the one its configuration names."
+    "--socket", envvar="FLYBALL_SOCKET", help="The daemon's socket; without it, the one its configuration names."
 )
 ConfigOption = typer.Option(
-    None, "--config", envvar="FLYBALL_CONFIG", help="Configuration file (default: /etc/flyball/flyball.toml)."
+    "--config", envvar="FLYBALL_CONFIG", help="Configuration file (default: /etc/flyball/flyball.toml)."
 )
-JsonOption = typer.Option(False, "--json", help="Print JSON, for programs.")
+JsonOption = typer.Option("--json", help="Print JSON, for programs.")
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)?\Z")
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -53,8 +53,14 @@ def seconds(text: str) -> float:
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> Table:
     """Columns whose name starts with ">" are right-aligned."""
     result = Table(title=title or None, box=None, pad_edge=False, header_style="bold", title_justify="left")
-    for column in columns:
-        result.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left")
+    for position, column in enumerate(columns):
+        # The first column names the row: it is never cut.
+        result.add_column(
+            column.lstrip(">"),
+            justify="right" if column.startswith(">") else "left",
+            no_wrap=position == 0,
+            overflow="ignore" if position == 0 else "fold",
+        )
     for row in rows:
         result.add_row(*row)
     return result

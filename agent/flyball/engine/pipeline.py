@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Sequence, Tuple, Union
 
 import numpy as np
+
+from flyball.engine.slots import SlotTensor
+from flyball_backends.contract import Session, TensorSpec
 from flyball_kernels.crop import center_crop, letterbox
 from flyball_kernels.layout import to_layout
 from flyball_kernels.normalize import normalize
@@ -22,9 +25,6 @@ from flyball_kernels.quantize import dequantize, quantize
 from flyball_kernels.resize import resize
 from flyball_kernels.softmax import softmax
 from flyball_kernels.top_k import top_k
-
-from flyball.engine.slots import SlotTensor
-from flyball_backends.contract import Session, TensorSpec
 
 Array = Any  # numpy.ndarray; its typing differs between the NumPy versions of Python 3.8 and of today
 Plan = Mapping[str, Any]

@@ -245,7 +245,7 @@ class Worker:
         for line in lines:
             text = line.decode("utf-8", "replace").rstrip()
             if text:
-                log.warning("[%s] %s", self.label, text)
+                log.log(_level(text), "[%s] %s", self.label, text)
                 self._stderr.append(text)
 
     def _on_exit(self) -> None:
@@ -276,6 +276,11 @@ class Worker:
 
     def _said(self) -> str:
         return f"; it wrote: {' | '.join(self._stderr)}" if self._stderr else ""
+
+
+def _level(line: str) -> int:
+    """Runtimes chat on standard error; what calls itself information is kept as that."""
+    return logging.INFO if line.startswith(("INFO:", "I0", "I1")) else logging.WARNING
 
 
 def _new_channel(capacity: int) -> Channel:

@@ -21,6 +21,7 @@ class Tally:
         self._executions = 0
         self._ns = [0, 0, 0, 0, 0]  # request, queue, pre, run, post
         self._answers: Counter[str] = Counter()
+        self._busy_s: dict[str, float] = {}
         self._switches: Counter[str] = Counter()
         self._restarts: Counter[str] = Counter()
         self._buckets = [0] * (len(BUCKETS_S) + 1)
@@ -29,6 +30,7 @@ class Tally:
     def answered(self, rung: str, timing: Timing, now_s: float) -> None:
         self._success += 1
         self._answers[rung] += 1
+        self._busy_s[rung] = self._busy_s.get(rung, 0.0) + timing.pre_s + timing.run_s + timing.post_s
         spans = (timing.total_s, timing.queue_s, timing.pre_s, timing.run_s, timing.post_s)
         for index, span_s in enumerate(spans):
             self._ns[index] += int(span_s * 1e9)
@@ -73,6 +75,7 @@ class Tally:
             run_ns=run_ns,
             post_ns=post_ns,
             answers_by_rung=dict(self._answers),
+            busy_s_by_rung=dict(self._busy_s),
             switches=dict(self._switches),
             worker_restarts=dict(self._restarts),
             latency_buckets=below,

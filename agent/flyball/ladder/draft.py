@@ -181,7 +181,7 @@ def _image_steps(model: ModelFacts, request: DraftRequest, problems: list[str]) 
     if request.label_count and scores != request.label_count:
         problems.append(f"{where} gives {scores} scores but there are {request.label_count} labels")
     post: list[PostStep] = list(_out_of(taken, ""))
-    if not model.probabilities:
+    if not (model.probabilities or _is_quantized_softmax(taken)):
         post.append(Softmax())
     return _Steps(pre=tuple(pre), post=tuple(post), note=note)
 
@@ -233,6 +233,12 @@ def _image_layout(tensor: TensorFacts) -> tuple[Literal["NHWC", "NCHW"], int, in
         case (1 | -1, 3, height, width) if height > 0 and width > 0:
             return "NCHW", height, width
     return None
+
+
+def _is_quantized_softmax(tensor: TensorFacts) -> bool:
+    """TensorFlow Lite fixes the output of a quantized SOFTMAX at scale 1/256 from the lowest value up (its 8-bit
+    quantization specification); the sum of 1,001 rounded probabilities says little."""
+    return tensor.scale == 1 / 256 and (tensor.dtype, tensor.zero_point) in (("uint8", 0), ("int8", -128))
 
 
 def _range_of(tensor: TensorFacts) -> tuple[tuple[float, float, float], tuple[float, float, float]]:

@@ -1,0 +1,212 @@
+"""Electrical power as the kernel's hardware monitors measure it.
+
+/sys/class/hwmon/hwmon*/ -> channels -> energyN (uJ, differences) | powerN (uW) | inN * currN (mV * mA) -> W per rail
+
+Devices are known by their `name` file and device path; hwmon numbers move. Rails overlap, so nothing is ever added up
+here, and which rail stands for the whole machine is `flyball.sensing.total`'s to say. Never writes.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from flyball.config import Sensing
+from flyball.ports import Reading, Scope
+from flyball.sensing.contract import Roots, SensorFailed, Unavailable
+from flyball.sensing.sysfs import GATED, Reader, describe, optional_text, parse_integer, read_text
+
+# Wider than any machine this runs on; below 2**32 uW = 4295 W, so that an all-ones register falls outside. A negative
+# figure is a fault or an offset below the resolution: left out, never made 0.
+PLAUSIBLE_W = (0.0, 3000.0)
+RESCAN_S = 60.0  # a driver may be loaded later
+LONGEST_AVERAGE_S = 30.0  # an energy difference over more says nothing of now
+
+# (chip, label) of channels that are upstream of everything else on what the scope names.
+TOTALS: dict[tuple[str, str], Scope] = {
+    ("ina3221", "VDD_IN"): "module",  # Jetson TX2, Xavier NX, Orin Nano and NX
+    ("ina3221", "POM_5V_IN"): "module",  # Jetson Nano
+    ("power_meter", ""): "machine",  # ACPI power meter (PNP ACPI000D)
+}
+# Channels beyond these are not rails: in4-in6 are shunt microvolts, in7 their sum, curr4 the sum of currents.
+RAILS: dict[str, tuple[int, ...]] = {"ina3221": (1, 2, 3)}
+NO_RAIL = frozenset({"nc", "sum of shunt voltages"})
+
+_FILE = re.compile(r"(energy|power|in|curr)([0-9]{1,3})_(input|average)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Channel:
+    """One rail. `files` holds one path, or for "volt-ampere" the voltage's and the current's."""
+
+    name: str
+    device: str
+    scope: Scope
+    kind: Literal["energy", "power", "volt-ampere"]
+    files: tuple[Path, ...]
+
+
+@dataclass(slots=True)
+class EnergyCounter:
+    """Mean power from a counter of microjoules."""
+
+    _last: tuple[float, int] | None = field(default=None)
+
+    def power_w(self, now_s: float, energy_uj: int) -> float | None:
+        """Mean since the counter last moved. None at the first value, while it stands still (it may be updated less
+        often than it is read), after a wrap or reset, whose size nobody knows, and after a long silence."""
+        last = self._last
+        if last is not None and energy_uj == last[1] and now_s >= last[0]:
+            return None
+        self._last = (now_s, energy_uj)
+        if last is None or energy_uj < last[1] or not 0 < now_s - last[0] <= LONGEST_AVERAGE_S:
+            return None
+        return (energy_uj - last[1]) / 1e6 / (now_s - last[0])
+
+
+class HwmonSensor:
+    name = "hwmon"
+
+    def __init__(self, roots: Roots, settings: Sensing, read: Reader = read_text) -> None:
+        self._sys = roots.sys
+        self._read = read
+        self._channels: tuple[Channel, ...] = ()
+        self._counters: dict[str, EnergyCounter] = {}
+        self._seen: set[str] = set()  # names of all channels ever found
+        self._scan_due_s = float("-inf")
+
+    def read(self, now_s: float) -> Sequence[Reading]:
+        if now_s >= self._scan_due_s or not self._channels:
+            self._channels = tuple(find_channels(self._sys, self._read))
+            self._seen.update(channel.name for channel in self._channels)
+            self._scan_due_s = now_s + RESCAN_S
+        if not self._seen:
+            raise Unavailable(f"{self._sys}/class/hwmon has no device that measures power")
+        readings: list[Reading] = []
+        gone = self._seen.difference(channel.name for channel in self._channels)
+        problems = [f"{name}: its device is gone" for name in sorted(gone)]
+        for channel in self._channels:
+            try:
+                power_w = self._power_w(channel, now_s)
+            except OSError as error:
+                if error.errno not in GATED:
+                    problems.append(f"{channel.name} ({channel.files[0]}): {describe(error)}")
+                if error.errno in (errno.ENOENT, errno.ENODEV):
+                    self._scan_due_s = now_s  # it may have come back under another number
+                continue
+            except ValueError as error:
+                problems.append(f"{channel.name} ({channel.files[0]}): {describe(error)}")
+                continue
+            if power_w is not None:
+                readings.append(
+                    Reading(
+                        quantity="power",
+                        name=channel.name,
+                        value=power_w,
+                        unit="W",
+                        scope=channel.scope,
+                        sensor=self.name,
+                        t_s=now_s,
+                    )
+                )
+        if problems:
+            raise SensorFailed("; ".join(problems), readings)
+        return readings
+
+    def _power_w(self, channel: Channel, now_s: float) -> float | None:
+        values = [parse_integer(self._read(file)) for file in channel.files]
+        power_w: float | None
+        if channel.kind == "energy":
+            power_w = self._counters.setdefault(channel.name, EnergyCounter()).power_w(now_s, values[0])
+        elif channel.kind == "power":
+            power_w = values[0] / 1e6
+        else:
+            if min(values) < 0:  # two wrong signs would make a right one
+                raise ValueError(f"expected mV and mA of at least 0, found {values[0]} and {values[1]}")
+            power_w = values[0] * values[1] / 1e6
+        if power_w is not None:
+            check_power(power_w, channel.scope)
+        return power_w
+
+
+def check_power(power_w: float, scope: Scope) -> None:
+    """Raises ValueError for what no machine takes; a total of 0 W cannot be, since something runs this."""
+    low_w, high_w = PLAUSIBLE_W
+    if not low_w <= power_w <= high_w or (power_w == 0 and scope != "rail"):
+        wanted = f"{low_w:g} to {high_w:g} W" if scope == "rail" else f"more than 0 and at most {high_w:g} W"
+        raise ValueError(f"expected {wanted}, found {power_w:g} W")
+
+
+def find_channels(sys: Path, read: Reader = read_text) -> list[Channel]:
+    """Every rail of every device but batteries and thermal zones. Names that occur twice get their device, and of two
+    totals neither is one: two supplies may share the load."""
+    channels: list[Channel] = []
+    root = sys.resolve()
+    for hwmon in sorted((sys / "class/hwmon").glob("hwmon*")):
+        # The resolved path holds the device's address: a reload that moves numbers makes it vanish, not change rails.
+        folder = hwmon.resolve()
+        device = (folder / "device").resolve() if (folder / "device").exists() else folder
+        if not _is_supply_or_zone(device, root, read) and not _is_supply_or_zone(folder, root, read):
+            channels += _device_channels(folder, device.name, read)
+    count = Counter(channel.name for channel in channels)
+    return [c if count[c.name] == 1 else replace(c, name=f"{c.name}@{c.device}", scope="rail") for c in channels]
+
+
+def _device_channels(folder: Path, device: str, read: Reader) -> Iterator[Channel]:
+    chip = optional_text(folder / "name", read)
+    try:
+        present = {entry.name for entry in folder.iterdir()}
+    except OSError:  # went away since it was listed
+        return
+    numbers = sorted({int(m[2]) for m in map(_FILE.fullmatch, present) if m})
+    for number in numbers:
+        found = _source(folder, number, present, read)
+        if found is None or number not in RAILS.get(chip, (number,)):
+            continue
+        kind, files, label = found
+        if label.casefold() in NO_RAIL:
+            continue
+        yield Channel(
+            name=label or f"{chip or device}-{number}",
+            device=device,
+            scope=TOTALS.get((chip, label), "rail"),
+            kind=kind,
+            files=files,
+        )
+
+
+def _source(
+    folder: Path, number: int, present: set[str], read: Reader
+) -> tuple[Literal["energy", "power", "volt-ampere"], tuple[Path, ...], str] | None:
+    """The best of what channel `number` offers: kind, files, label."""
+
+    def label(kind: str) -> str:
+        name = f"{kind}{number}_label"
+        return optional_text(folder / name, read).strip() if name in present else ""
+
+    if f"energy{number}_input" in present:
+        return "energy", (folder / f"energy{number}_input",), label("energy")
+    for suffix in ("input", "average"):
+        if f"power{number}_{suffix}" in present:
+            return "power", (folder / f"power{number}_{suffix}",), label("power")
+    if {f"in{number}_input", f"curr{number}_input"} <= present:
+        volts, amperes = label("in"), label("curr")
+        # A supply's in1 and curr1 may be of different rails (PMBus: vin, iout1); then the labels tell.
+        if not volts or not amperes or volts == amperes:
+            files = (folder / f"in{number}_input", folder / f"curr{number}_input")
+            return "volt-ampere", files, volts or amperes
+    return None
+
+
+def _is_supply_or_zone(path: Path, root: Path, read: Reader) -> bool:
+    """A battery's figure is what flows in or out of the battery, a zone's what thermal.py reads already."""
+    parts = path.relative_to(root).parts if path.is_relative_to(root) else path.parts
+    if "power_supply" in parts or any(part.startswith("thermal_zone") for part in parts):
+        return True
+    kinds = ("Battery", "Mains", "UPS", "USB", "Wireless")  # power_supply(5)'s `type`
+    return optional_text(path / "type", read) in kinds

@@ -1,0 +1,87 @@
+"""Temperatures of the kernel's thermal zones.
+
+/sys/class/thermal/thermal_zone*/{type,temp} (m degC) -> one reading per zone (C)
+
+A zone that is powered down is left out, never 0.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from flyball.config import Sensing
+from flyball.ports import Reading
+from flyball.sensing.contract import Roots, SensorFailed, Unavailable
+from flyball.sensing.sysfs import GATED, Reader, describe, optional_text, parse_integer, read_text
+
+PLAUSIBLE_C = (-40.0, 150.0)
+
+
+class ThermalSensor:
+    name = "thermal"
+
+    def __init__(self, roots: Roots, settings: Sensing, read: Reader = read_text) -> None:
+        self._folder = roots.sys / "class/thermal"
+        self._read = read
+        self._zones: dict[Path, tuple[str, str]] = {}  # zone -> (type, name of its readings)
+        self._seen = False
+
+    def read(self, now_s: float) -> Sequence[Reading]:
+        self._find_zones()
+        if not self._zones:
+            if self._seen:
+                raise SensorFailed(f"{self._folder}: the thermal zones that were here are gone")
+            raise Unavailable(f"{self._folder} has no thermal zone")
+        self._seen = True
+        readings: list[Reading] = []
+        problems: list[str] = []
+        for zone, (kind, name) in self._zones.items():
+            try:
+                temp_c = zone_temp_c(kind, self._read(zone / "temp"))
+            except OSError as error:
+                if error.errno not in GATED:
+                    problems.append(f"{zone.name} ({kind}): {describe(error)}")
+                continue
+            except ValueError as error:
+                problems.append(f"{zone.name} ({kind}): {describe(error)}")
+                continue
+            if temp_c is not None:
+                readings.append(
+                    Reading(
+                        quantity="temperature",
+                        name=name,
+                        value=temp_c,
+                        unit="C",
+                        scope="zone",
+                        sensor=self.name,
+                        t_s=now_s,
+                    )
+                )
+        if problems:
+            raise SensorFailed("; ".join(problems), readings)
+        return readings
+
+    def _find_zones(self) -> None:
+        """Listed at every read (a module may bring a zone); the types are read when the list has changed."""
+        zones = sorted(self._folder.glob("thermal_zone*"), key=lambda zone: (len(zone.name), zone.name))
+        if zones == list(self._zones):
+            return
+        kinds = [optional_text(zone / "type", self._read) or zone.name for zone in zones]
+        count = Counter(kinds)  # several zones may be called "acpitz": those get their number
+        self._zones = {
+            zone: (kind, kind if count[kind] == 1 else f"{kind}-{zone.name.removeprefix('thermal_zone')}")
+            for zone, kind in zip(zones, kinds, strict=True)
+        }
+
+
+def zone_temp_c(kind: str, text: str) -> float | None:
+    """The content of a zone's `temp`; None for a zone that measures nothing. Raises ValueError."""
+    milli_c = parse_integer(text)
+    if kind == "PMIC-Die" and milli_c == 100_000:  # Jetson Nano: a constant, not a temperature
+        return None
+    temp_c = milli_c / 1000
+    if not PLAUSIBLE_C[0] <= temp_c <= PLAUSIBLE_C[1]:
+        raise ValueError(f"expected {PLAUSIBLE_C[0]:g} to {PLAUSIBLE_C[1]:g} C, found {temp_c:g} C")
+    return temp_c

@@ -1,0 +1,136 @@
+"""The last readings of every quantity and name, in bounded memory.
+
+Reading -> ring per (quantity, name) -> newest reading | stats over a window | samples since
+
+Refuses what is no measurement (NaN, infinity, a time from the future) and says so. Safe to use from several threads.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+from flyball.ports import Quantity, Reading, Stats
+
+CAPACITY = 2048  # samples per series, 80 KiB: at 1 Hz 34 minutes
+MAX_SERIES = 512  # a sensor that makes up new names must not eat the memory
+
+
+class Series:
+    """One quantity under one name."""
+
+    __slots__ = ("newest", "times_s", "values")
+
+    def __init__(self, first: Reading, capacity: int) -> None:
+        self.newest = first
+        # Two rings of floats: the times are the same objects in every series of one read.
+        self.times_s: deque[float] = deque(maxlen=capacity)
+        self.values: deque[float] = deque(maxlen=capacity)
+
+    def add(self, reading: Reading) -> None:
+        self.newest = reading
+        self.times_s.append(reading.t_s)
+        self.values.append(reading.value)
+
+    def since(self, since_s: float) -> list[tuple[float, float]]:
+        """Samples at or after `since_s`, oldest first; looks at no older one."""
+        found: list[tuple[float, float]] = []
+        for t_s, value in zip(reversed(self.times_s), reversed(self.values), strict=True):
+            if t_s < since_s:
+                break
+            found.append((t_s, value))
+        found.reverse()
+        return found
+
+
+class Windows:
+    def __init__(self, *, window_s: float, period_s: float) -> None:
+        self._window_s = window_s
+        self._capacity = min(math.ceil(window_s / period_s) + 2, CAPACITY)
+        self._series: dict[tuple[Quantity, str], Series] = {}
+        self._lock = threading.Lock()
+
+    def add(self, readings: Iterable[object], now_s: float) -> tuple[int, list[str]]:
+        """How many readings were taken, and why the others were not."""
+        taken, problems = 0, []
+        with self._lock:
+            for reading in readings:
+                problem = self._refusal(reading, now_s)
+                if problem:
+                    problems.append(problem)
+                elif isinstance(reading, Reading):
+                    key = (reading.quantity, reading.name)
+                    series = self._series.get(key)
+                    if series is None or now_s - series.newest.t_s > self._window_s:
+                        series = self._series[key] = Series(reading, self._capacity)
+                    series.add(reading)
+                    taken += 1
+        return taken, problems
+
+    def newest(self, since_s: float) -> list[Reading]:
+        """The newest reading of every series that has one at or after `since_s`."""
+        with self._lock:
+            return [s.newest for s in self._series.values() if s.newest.t_s >= since_s]
+
+    def samples(self, quantity: Quantity, name: str, since_s: float) -> list[tuple[float, float]]:
+        with self._lock:
+            series = self._series.get((quantity, name))
+            return series.since(since_s) if series else []
+
+    def stats(self, quantity: Quantity, since_s: float) -> dict[str, Stats]:
+        """By name; names without a reading since then are not in it."""
+        with self._lock:
+            found = {name: s.since(since_s) for (q, name), s in self._series.items() if q == quantity}
+        return {name: summarize([value for _, value in samples]) for name, samples in found.items() if samples}
+
+    def _refusal(self, reading: object, now_s: float) -> str:
+        """Why this is no measurement; "" when it is one."""
+        if not isinstance(reading, Reading):
+            return f"expected a Reading, found {type(reading).__name__}"
+        where = f"{reading.quantity} of {reading.name}"
+        for what, number in (("a finite value", reading.value), ("a finite time", reading.t_s)):
+            if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
+                return f"{where}: expected {what}, found {number!r}"
+        if reading.t_s > now_s:
+            return f"{where}: stamped {reading.t_s - now_s:.3f} s in the future"
+        series = self._series.get((reading.quantity, reading.name))
+        if series is None:
+            if len(self._series) >= MAX_SERIES:
+                self._forget(now_s - self._window_s)
+            return f"{where}: more than {MAX_SERIES} names are in use" if len(self._series) >= MAX_SERIES else ""
+        if series.newest.sensor != reading.sensor and now_s - series.newest.t_s <= self._window_s:
+            return f"{where}: the sensor {series.newest.sensor} reads this name already"
+        if reading.t_s <= series.newest.t_s and series.newest.t_s <= now_s:
+            return f"{where}: expected a later time than the reading before; the name may occur twice"
+        return ""
+
+    def _forget(self, before_s: float) -> None:
+        for key in [key for key, series in self._series.items() if series.newest.t_s < before_s]:
+            del self._series[key]
+
+
+def summarize(values: Sequence[float]) -> Stats:
+    """Of at least one value."""
+    return Stats(
+        count=len(values),
+        mean=math.fsum(values) / len(values),
+        minimum=min(values),
+        maximum=max(values),
+        last=values[-1],
+    )
+
+
+def hottest(stats: Iterable[Stats]) -> Stats | None:
+    """Each figure of the series in which it is highest: a limit holds for all zones when it holds for this."""
+    found = list(stats)
+    if not found:
+        return None
+    return Stats(
+        count=sum(s.count for s in found),
+        mean=max(s.mean for s in found),
+        minimum=max(s.minimum for s in found),
+        maximum=max(s.maximum for s in found),
+        last=max(s.last for s in found),
+    )

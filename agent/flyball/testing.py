@@ -1,0 +1,125 @@
+"""Fakes of the ports, for tests of Flyball and of what is built on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from flyball.errors import NotFoundError
+from flyball.ports import (
+    Answer,
+    InferRequest,
+    Interface,
+    Ladder,
+    LadderStatus,
+    LadderTotals,
+    LatencyWindow,
+    PublicTensor,
+    RungStatus,
+    SwitchReport,
+    Tensor,
+    Timing,
+)
+
+NO_TIME = Timing(queue_s=0.0, pre_s=0.0, run_s=0.0, post_s=0.0, total_s=0.0)
+NO_TOTALS = LadderTotals(
+    success=0, failure={}, executions=0, request_ns=0, queue_ns=0, pre_ns=0, run_ns=0, post_ns=0,
+    answers_by_rung={}, switches={}, worker_restarts={}, latency_buckets={},
+)  # fmt: skip
+
+
+class FakeClock:
+    """Implements clock.Clock; time passes only by `advance`."""
+
+    def __init__(self, now_s: float = 1000.0, wall_s: float = 1_700_000_000.0) -> None:
+        self._now_s = now_s
+        self._wall_s = wall_s
+
+    def advance(self, seconds: float) -> None:
+        self._now_s += seconds
+        self._wall_s += seconds
+
+    def monotonic_s(self) -> float:
+        return self._now_s
+
+    def boot_s(self) -> float:
+        return self._now_s
+
+    def wall_s(self) -> float:
+        return self._wall_s
+
+
+def echo(request: InferRequest) -> tuple[Tensor, ...]:
+    """Every input back, as it came."""
+    return request.inputs
+
+
+class FakeLadder:
+    """Implements ports.Ladder. `respond` makes the outputs; an exception in `error` is raised in its place. What
+    was asked is in `requests` and `switched`."""
+
+    def __init__(
+        self,
+        name: str = "fake",
+        version: str = "1",
+        interface: Interface | None = None,
+        respond: Callable[[InferRequest], tuple[Tensor, ...]] = echo,
+        rungs: Sequence[str] = ("large", "small"),
+    ) -> None:
+        tensor = PublicTensor(name="x", datatype="FP32", shape=(-1,))
+        self.name = name
+        self.version = version
+        self.interface = interface or Interface(task="tensor", inputs=(tensor,), outputs=(tensor,))
+        self.respond = respond
+        self.error: Exception | None = None
+        self.active: str | None = rungs[0]
+        self.rungs = tuple(rungs)
+        self.requests: list[InferRequest] = []
+        self.switched: list[tuple[str, str]] = []
+        self.latency = LatencyWindow(rung=rungs[0], seconds=5.0, count=0, p50_s=None, p95_s=None, p99_s=None)
+        self.counted = NO_TOTALS
+
+    async def infer(self, request: InferRequest) -> Answer:
+        self.requests.append(request)
+        if self.error is not None:
+            raise self.error
+        return Answer(outputs=self.respond(request), rung=request.rung or self.active or "", timing=NO_TIME)
+
+    def status(self) -> LadderStatus:
+        rungs = tuple(RungStatus(name=r, state="active" if r == self.active else "closed") for r in self.rungs)
+        return LadderStatus(
+            name=self.name,
+            version=self.version,
+            state="failed" if self.active is None else "ready",
+            active=self.active,
+            pending=0,
+            rungs=rungs,
+        )
+
+    def window(self, seconds: float) -> LatencyWindow | None:
+        return None if self.active is None else self.latency
+
+    def totals(self) -> LadderTotals:
+        return self.counted
+
+    async def switch(self, rung: str, reason: str) -> SwitchReport:
+        if rung not in self.rungs:
+            raise NotFoundError(f"ladder {self.name}: no rung {rung!r}")
+        self.switched.append((rung, reason))
+        source, self.active = self.active, rung
+        return SwitchReport(ladder=self.name, source=source, target=rung, open_s=0.0, warm_s=0.0, gap_s=0.0)
+
+
+class FakeCatalog:
+    """Implements ports.Catalog over the ladders it is given."""
+
+    def __init__(self, *ladders: Ladder) -> None:
+        self._ladders = {ladder.name: ladder for ladder in ladders}
+
+    def get(self, name: str, version: str | None = None) -> Ladder:
+        found = self._ladders.get(name)
+        if found is None or version not in (None, found.version):
+            raise NotFoundError(f"no ladder {name!r} is in service")
+        return found
+
+    def ladders(self) -> Sequence[Ladder]:
+        return tuple(self._ladders.values())

@@ -1,0 +1,238 @@
+"""What the uplink must still know after a power cut: epoch, session counter, stream numbers, command journal.
+
+calls -> SQLite (WAL, synchronous=FULL: a return means it is on the disk) in state.db
+
+A file that SQLite calls corrupt is kept aside and a new one begun, with a new epoch; a disk that is full or a file
+that is locked raises StateError and changes nothing. Blocking: used from one thread only (see journal.py). Never
+forgets an order because of the wall clock alone: rows from an untrusted clock are dated anew first.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from flyball.errors import StateError
+from flyball.uplink.commands import FINAL, Row
+from flyball.uplink.outbox import Span
+from flyball.uplink.stamp import Stamp
+
+FILE_NAME = "state.db"
+VERSION = 1
+KEEP_S = 30 * 86400.0  # longer than session expiry (7 days) plus the longest ttl (21 days)
+KEEP_REJECTED = 1000  # they had no effect, so forgetting them is harmless; bounds what a flood can fill
+RESERVE_BYTES = 256 * 1024  # room that the file and its log own beforehand, for a disk that has become full
+BUSY_S = 5.0  # somebody looks at the file with sqlite3
+
+_COLUMNS = Row.__struct_fields__
+_SCHEMA = f"""
+CREATE TABLE meta (epoch TEXT NOT NULL, session INTEGER NOT NULL);
+CREATE TABLE stream (name TEXT PRIMARY KEY, next INTEGER NOT NULL, settled INTEGER NOT NULL);
+CREATE TABLE command (id TEXT PRIMARY KEY, {", ".join(c for c in _COLUMNS if c != "id")});
+CREATE TABLE reserve (bytes BLOB);
+PRAGMA user_version = {VERSION};
+"""
+
+
+class Opened(msgspec.Struct, frozen=True, kw_only=True):
+    """One CONNECT's identity. `replaced` says why the store was begun anew, "" when it was not."""
+
+    epoch: str
+    session: int
+    replaced: str = ""
+
+
+class Stream(msgspec.Struct, frozen=True, kw_only=True):
+    """Numbers below `settled` need no report; at the start those from there to `next` were left behind."""
+
+    next: int
+    settled: int
+
+
+class StateFile:
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / FILE_NAME
+        self._db: sqlite3.Connection | None = None
+        self._replaced = ""
+
+    def begin_session(self, streams: Mapping[str, Stream], now: Stamp) -> Opened:
+        """Counts the session up; also writes down how far the streams are."""
+        with self._transaction() as db:
+            _save_streams(db, streams)
+            _forget_old(db, now)
+            db.execute("UPDATE meta SET session = session + 1")
+            epoch, session = db.execute("SELECT epoch, session FROM meta").fetchone()
+        replaced, self._replaced = self._replaced, ""
+        return Opened(epoch=epoch, session=session, replaced=replaced)
+
+    def open_stream(self, name: str, block: int) -> tuple[int, Span | None]:
+        """The first number to give out, with `block` numbers reserved behind it, and what an earlier run left."""
+        with self._transaction() as db:
+            found = db.execute("SELECT next, settled FROM stream WHERE name = ?", (name,)).fetchone()
+            start, settled = found or (0, 0)
+            _save_streams(db, {name: Stream(next=start + block, settled=settled)})
+        return start, Span(name, settled, start - 1) if settled < start else None
+
+    def save_streams(self, streams: Mapping[str, Stream]) -> None:
+        with self._transaction() as db:
+            _save_streams(db, streams)
+
+    def admit(self, row: Row) -> Row | None:
+        """Writes a new order down; gives back the one that has its id already, and then writes nothing."""
+        with self._transaction() as db:
+            known = db.execute(f"SELECT {', '.join(_COLUMNS)} FROM command WHERE id = ?", (row.id,)).fetchone()  # noqa: S608  # our own column names
+            if known is None:
+                _put(db, row)
+        return _row(known) if known else None
+
+    def put(self, row: Row) -> None:
+        with self._transaction() as db:
+            _put(db, row)
+
+    def told(self, id: str, rev: int) -> None:
+        """The broker has this state."""
+        with self._transaction() as db:
+            db.execute("UPDATE command SET told = max(told, ?) WHERE id = ?", (rev, id))
+
+    def open_orders(self) -> tuple[Row, ...]:
+        """Unfinished ones, and those whose final state the broker may not know; in the order of receipt."""
+        final = ", ".join("?" for _ in FINAL)
+        query = f"SELECT {', '.join(_COLUMNS)} FROM command WHERE state NOT IN ({final}) OR told < rev ORDER BY rowid"  # noqa: S608  # our own column names
+        with self._transaction() as db:
+            return tuple(map(_row, db.execute(query, tuple(FINAL)).fetchall()))
+
+    def close(self) -> None:
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """Commits, or rolls back and raises StateError."""
+        try:
+            db = self._open()
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
+        except (sqlite3.Error, OSError, msgspec.ValidationError) as error:
+            if _is_corrupt(error):
+                self.close()  # the next call finds it so again, and sets it aside
+            raise StateError(f"{self._path}: cannot be written: {error}; free space, or see who holds it") from error
+
+    def _open(self) -> sqlite3.Connection:
+        if self._db is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self._db = self._connect()
+            except sqlite3.DatabaseError as error:
+                if not _is_corrupt(error):
+                    raise
+                self._set_aside(str(error))
+                self._db = self._connect()
+        return self._db
+
+    def _connect(self) -> sqlite3.Connection:
+        existed = self._path.exists()
+        db = sqlite3.connect(self._path, timeout=BUSY_S, isolation_level=None)
+        try:
+            # The log is emptied every 32 pages, so that it never outgrows the room reserved for it.
+            db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=32")
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if version > VERSION:
+                raise StateError(
+                    f"{self._path}: version {version}, expected at most {VERSION}; install a newer Flyball"
+                )
+            if version == 0:
+                _create(db)
+                if existed:
+                    self._replaced = f"{self._path} was empty"
+            elif (damage := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+                raise sqlite3.DatabaseError(damage)
+            elif db.execute("SELECT count(*) FROM meta").fetchone()[0] != 1:
+                raise sqlite3.DatabaseError("the row with epoch and session is not there")
+            _reserve(db)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _set_aside(self, reason: str) -> None:
+        """Keeps the damaged file for whoever wants to look, under a name that is free."""
+        number = 1
+        while (aside := self._path.with_name(f"{FILE_NAME}.corrupt-{number}")).exists():
+            number += 1
+        for suffix in ("-wal", "-shm"):
+            beside = self._path.with_name(FILE_NAME + suffix)
+            if beside.exists():
+                beside.rename(aside.with_name(aside.name + suffix))
+        self._path.rename(aside)
+        self._replaced = f"{reason}; kept as {aside}"
+
+
+def _is_corrupt(error: Exception) -> bool:
+    # Full, locked, read-only and I/O errors are OperationalError; "malformed" and "not a database" are their parent.
+    return type(error) is sqlite3.DatabaseError
+
+
+def _create(db: sqlite3.Connection) -> None:
+    db.executescript(f"BEGIN; {_SCHEMA}")
+    db.execute("INSERT INTO meta VALUES (?, 0)", (secrets.token_hex(8),))
+    db.execute("COMMIT")
+
+
+def _reserve(db: sqlite3.Connection) -> None:
+    """Leaves free pages in the file and a log of that size, both of which SQLite fills again in place."""
+    try:
+        db.execute("INSERT INTO reserve VALUES (zeroblob(?))", (RESERVE_BYTES,))
+    except sqlite3.OperationalError:
+        return  # the disk is full already: what comes is tried, and its failure told
+    db.execute("DELETE FROM reserve")
+    db.execute("PRAGMA wal_checkpoint(RESTART)")
+
+
+def _save_streams(db: sqlite3.Connection, streams: Mapping[str, Stream]) -> None:
+    db.executemany(
+        "INSERT OR REPLACE INTO stream VALUES (?, ?, ?)", [(n, s.next, s.settled) for n, s in streams.items()]
+    )
+
+
+def _forget_old(db: sqlite3.Connection, now: Stamp) -> None:
+    final = ", ".join("?" for _ in FINAL)
+    if now.clk == "synced":
+        # What came under an untrusted clock is dated anew: 1970 must not make an id forgotten that may come again.
+        db.execute(
+            f"UPDATE command SET ts = ?, clk = 'synced' WHERE clk != 'synced' AND state IN ({final})",  # noqa: S608  # placeholders
+            (now.ts, *FINAL),
+        )
+        db.execute(
+            f"DELETE FROM command WHERE clk = 'synced' AND ts < ? AND state IN ({final})",  # noqa: S608  # placeholders
+            (now.ts - KEEP_S, *FINAL),
+        )
+    db.execute(
+        "DELETE FROM command WHERE state = 'rejected' AND rowid NOT IN "
+        "(SELECT rowid FROM command WHERE state = 'rejected' ORDER BY rowid DESC LIMIT ?)",
+        (KEEP_REJECTED,),
+    )
+
+
+def _put(db: sqlite3.Connection, row: Row) -> None:
+    values = [getattr(row, c) for c in _COLUMNS]
+    marks = ", ".join("?" for _ in _COLUMNS)
+    updates = ", ".join(f"{c} = excluded.{c}" for c in _COLUMNS if c not in ("id", "told"))
+    columns = ", ".join(_COLUMNS)
+    # An upsert keeps the rowid, and with it the order of receipt.
+    db.execute(f"INSERT INTO command ({columns}) VALUES ({marks}) ON CONFLICT (id) DO UPDATE SET {updates}", values)  # noqa: S608  # our own column names
+
+
+def _row(values: tuple[object, ...]) -> Row:
+    return msgspec.convert(dict(zip(_COLUMNS, values, strict=True)), Row)

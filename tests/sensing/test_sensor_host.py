@@ -1,0 +1,98 @@
+"""Processor, memory, load: from the root that was given, and none of it made up."""
+
+from pathlib import Path
+
+import psutil
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from trees import put, put_proc, roots_in
+
+from flyball.config import Sensing
+from flyball.ports import Reading
+from flyball.sensing.contract import Roots, SensorFailed, Unavailable
+from flyball.sensing.sensors.host import HostSensor
+
+
+def sensor(folder: Path) -> HostSensor:
+    return HostSensor(roots_in(folder), Sensing())
+
+
+def values(readings: object) -> dict[str, float]:
+    assert isinstance(readings, (list, tuple))
+    return {r.quantity: r.value for r in readings if isinstance(r, Reading)}
+
+
+def test_the_first_read_knows_no_utilization_and_the_second_does(tmp_path: Path) -> None:
+    put_proc(tmp_path, "100 0 100 700 100 0 0 0 0 0")
+    host = sensor(tmp_path)
+    first = values(host.read(1.0))
+    assert first == {"memory_total": 1024000, "memory_available": 614400, "memory_used": 409600, "load_1m": 0.5}
+    # 30 user (10 of them a guest's), 10 stolen, 50 idle, 10 waiting for I/O
+    put_proc(tmp_path, "130 0 100 750 110 0 0 10 10 0")
+    assert values(host.read(2.0))["cpu_utilization"] == pytest.approx(0.4)
+    assert "cpu_utilization" not in values(host.read(3.0))  # no time has been counted
+
+
+def test_iowait_that_runs_backwards_does_not_leave_the_range(tmp_path: Path) -> None:
+    put_proc(tmp_path, "100 0 100 700 100 0 0 0 0 0")
+    host = sensor(tmp_path)
+    host.read(1.0)
+    put_proc(tmp_path, "200 0 100 700 50 0 0 0 0 0")
+    assert values(host.read(2.0))["cpu_utilization"] == 1.0
+
+
+def test_counters_that_start_anew_give_no_utilization(tmp_path: Path) -> None:
+    put_proc(tmp_path, "100 0 100 700 100 0 0 0 0 0")
+    host = sensor(tmp_path)
+    host.read(1.0)
+    put_proc(tmp_path, "1 0 1 7 1 0 0 0 0 0")
+    assert "cpu_utilization" not in values(host.read(2.0))
+    put_proc(tmp_path, "2 0 1 8 1 0 0 0 0 0")
+    assert values(host.read(3.0))["cpu_utilization"] == 0.5
+
+
+def test_without_procfs_it_is_unavailable(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="is procfs mounted"):
+        sensor(tmp_path).read(1.0)
+
+
+@pytest.mark.filterwarnings("ignore:.*memory stats couldn't be determined:RuntimeWarning")
+@pytest.mark.parametrize("stat", ["", "cpu", "1 2 3", "a b c d e f g h i j", "nan 0 0 nan 0 0 0 0 0 0", "\0" * 40])
+@pytest.mark.parametrize(
+    "meminfo", ["", "MemTotal:", "MemTotal: x kB", "MemTotal: 1000 kB", "\n\n", "MemTotal: 0 kB\nMemFree: 0 kB"]
+)
+def test_broken_files_are_named_and_the_load_still_read(stat: str, meminfo: str, tmp_path: Path) -> None:
+    put_proc(tmp_path, stat, meminfo)
+    with pytest.raises(SensorFailed, match=r"stat.*; .*meminfo") as caught:
+        sensor(tmp_path).read(1.0)
+    assert values(caught.value.readings) == {"load_1m": 0.5}
+
+
+def test_what_psutil_makes_zero_is_left_out(tmp_path: Path) -> None:
+    memory = "MemTotal: 1000 kB\nMemFree: 0 kB\nMemAvailable: -5 kB\nBuffers: 1 kB\nCached: 1 kB\nActive: 1 kB\n"
+    put_proc(tmp_path, meminfo=memory + "Inactive: 1 kB\nShmem: 1 kB")
+    with pytest.warns(RuntimeWarning, match="set to 0"), pytest.raises(SensorFailed, match="available") as caught:
+        sensor(tmp_path).read(1.0)
+    assert values(caught.value.readings) == {"load_1m": 0.5}
+
+
+@pytest.mark.filterwarnings("ignore:.*memory stats couldn't be determined:RuntimeWarning")
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@given(texts=st.tuples(*[st.text(st.characters(codec="utf-8"), max_size=60)] * 3))
+def test_no_text_becomes_a_reading_that_is_not_in_it(texts: tuple[str, str, str], tmp_path: Path) -> None:
+    for name, text in zip(("stat", "meminfo", "loadavg"), texts, strict=True):
+        put(tmp_path / "proc" / name, text)
+    try:
+        found = values(sensor(tmp_path).read(1.0))
+    except SensorFailed as error:
+        found = values(error.readings)
+    assert set(found) <= {"load_1m"}
+    if found:
+        assert found["load_1m"] == float(texts[2].partition(" ")[0])
+
+
+def test_this_machine_can_be_read_and_psutils_root_is_left_as_it_was() -> None:
+    host = HostSensor(Roots(), Sensing())
+    assert set(values(host.read(1.0))) >= {"memory_total", "memory_available", "memory_used", "load_1m"}
+    assert psutil.PROCFS_PATH == "/proc"

@@ -1,0 +1,200 @@
+"""Power from hardware monitors: the right files, the right rails, and never a made-up zero."""
+
+import errno
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from trees import put, put_hwmon, roots_in
+
+from flyball.config import Sensing
+from flyball.ports import Reading
+from flyball.sensing.contract import SensorFailed, Unavailable
+from flyball.sensing.sensors.hwmon import LONGEST_AVERAGE_S, EnergyCounter, HwmonSensor, check_power
+from flyball.sensing.sysfs import read_text
+
+
+def sensor(folder: Path) -> HwmonSensor:
+    return HwmonSensor(roots_in(folder), Sensing())
+
+
+def watts(readings: object) -> dict[str, float]:
+    assert isinstance(readings, (list, tuple))
+    assert all(isinstance(r, Reading) and r.quantity == "power" and r.unit == "W" for r in readings)
+    return {r.name: round(r.value, 6) for r in readings}
+
+
+INA3221 = {
+    "name": "ina3221",
+    "in1_label": "VDD_IN",
+    "in1_input": 4984,
+    "curr1_input": 1856,
+    "in2_label": "VDD_SOC",
+    "in2_input": 4976,
+    "curr2_input": 376,
+    "in7_label": "sum of shunt voltages",
+    "in7_input": 760,
+    "curr7_input": 5,
+}
+
+
+def test_no_monitor_is_unavailable(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="no device that measures power"):
+        sensor(tmp_path).read(1.0)
+    put_hwmon(tmp_path, 0, {"name": "coretemp", "temp1_input": 40000, "in1_input": 1200})
+    with pytest.raises(Unavailable):
+        sensor(tmp_path).read(1.0)
+
+
+def test_energy_is_preferred_to_power_and_power_to_volts_times_amperes(tmp_path: Path) -> None:
+    files = {"name": "chip", "power1_input": 7_000_000, "in1_input": 5000, "curr1_input": 1000}
+    files |= {"energy2_input": 10_000_000, "power2_input": 9_000_000, "in3_input": 5000, "curr3_input": 1000}
+    files |= {"power4_average": 3_000_000}
+    folder = put_hwmon(tmp_path, 0, files)
+    hwmon = sensor(tmp_path)
+    assert watts(hwmon.read(10.0)) == {"chip-1": 7.0, "chip-3": 5.0, "chip-4": 3.0}
+    put(folder / "energy2_input", 15_000_000)
+    assert watts(hwmon.read(12.0)) == {"chip-1": 7.0, "chip-2": 2.5, "chip-3": 5.0, "chip-4": 3.0}
+
+
+def test_the_input_of_a_jetson_is_the_modules_total_and_nc_is_no_rail(tmp_path: Path) -> None:
+    put_hwmon(tmp_path, 0, {**INA3221, "in3_label": "NC", "in3_input": 0, "curr3_input": 0})
+    assert {r.name: r.scope for r in sensor(tmp_path).read(1.0)} == {"VDD_IN": "module", "VDD_SOC": "rail"}
+
+
+def test_of_two_totals_neither_is_one(tmp_path: Path) -> None:
+    for number in range(2):
+        put_hwmon(tmp_path, number, {"name": "power_meter", "power1_average": 50_000_000}, f"acpi/ACPI000D:0{number}")
+    found = sensor(tmp_path).read(1.0)
+    assert {(r.name, r.scope) for r in found} == {
+        ("power_meter-1@ACPI000D:00", "rail"),
+        ("power_meter-1@ACPI000D:01", "rail"),
+    }
+
+
+def test_volts_and_amperes_of_different_rails_are_not_multiplied(tmp_path: Path) -> None:
+    files = {"name": "psu", "in1_label": "vin", "in1_input": 230000, "curr1_label": "iout1", "curr1_input": 9000}
+    put_hwmon(tmp_path, 0, files)
+    with pytest.raises(Unavailable):
+        sensor(tmp_path).read(1.0)
+
+
+@pytest.mark.parametrize("place", ["acpi/power_supply/BAT0", "virtual/thermal/thermal_zone0"])
+def test_batteries_and_zones_are_ignored_by_their_path(place: str, tmp_path: Path) -> None:
+    put_hwmon(tmp_path, 0, {"name": "x", "power1_input": 9_000_000}, place)
+    with pytest.raises(Unavailable):
+        sensor(tmp_path).read(1.0)
+
+
+def test_a_battery_is_ignored_by_its_type_where_links_were_lost(tmp_path: Path) -> None:
+    folder = tmp_path / "sys/class/hwmon/hwmon0"
+    put(folder / "name", "BAT0")
+    put(folder / "power1_input", 9_000_000)
+    put(folder / "device/type", "Battery")
+    with pytest.raises(Unavailable):
+        sensor(tmp_path).read(1.0)
+
+
+def test_a_driver_that_comes_back_under_another_number_is_found(tmp_path: Path) -> None:
+    folder = put_hwmon(tmp_path, 1, INA3221)
+    hwmon = sensor(tmp_path)
+    assert watts(hwmon.read(1.0))["VDD_IN"] == 9.250304
+    shutil.rmtree(folder)
+    (tmp_path / "sys/class/hwmon/hwmon1").unlink()
+    with pytest.raises(SensorFailed, match=r"VDD_IN .*No such file") as caught:
+        hwmon.read(2.0)
+    assert caught.value.readings == ()
+    with pytest.raises(SensorFailed, match="VDD_IN: its device is gone"):
+        hwmon.read(3.0)
+    put_hwmon(tmp_path, 5, INA3221)
+    assert watts(hwmon.read(4.0)) == {"VDD_IN": 9.250304, "VDD_SOC": 1.870976}
+
+
+def test_a_rail_that_is_gone_is_told_for_as_long_as_it_is(tmp_path: Path) -> None:
+    put_hwmon(tmp_path, 0, INA3221)
+    other = put_hwmon(tmp_path, 1, {"name": "ina226", "power1_input": 1_000_000})
+    hwmon = sensor(tmp_path)
+    assert len(hwmon.read(1.0)) == 3
+    shutil.rmtree(other)
+    for now_s in (2.0, 3.0, 100.0):
+        with pytest.raises(SensorFailed, match="ina226-1") as caught:
+            hwmon.read(now_s)
+        assert set(watts(caught.value.readings)) == {"VDD_IN", "VDD_SOC"}
+
+
+@pytest.mark.parametrize("content", ["", "garbage", "-1", "4294967295", str(2**64 - 1), b"\xff\xff\xff\xff", "12.5"])
+def test_a_broken_file_is_named_and_gives_no_reading(content: str | bytes, tmp_path: Path) -> None:
+    folder = put_hwmon(tmp_path, 0, {"name": "ina226", "power1_input": content, "power2_input": 2_000_000})
+    with pytest.raises(SensorFailed, match=f"ina226-1 .{folder.resolve()}/power1_input") as caught:
+        sensor(tmp_path).read(1.0)
+    assert watts(caught.value.readings) == {"ina226-2": 2.0}
+
+
+@pytest.mark.parametrize(("volts", "amperes"), [(-5000, -1000), (5000, -1), (0xFFFF, 0xFFFF)])
+def test_wrong_signs_and_all_ones_are_no_power(volts: int, amperes: int, tmp_path: Path) -> None:
+    put_hwmon(tmp_path, 0, {"name": "x", "in1_input": volts, "curr1_input": amperes})
+    with pytest.raises(SensorFailed):
+        sensor(tmp_path).read(1.0)
+
+
+def test_a_total_of_zero_is_refused_and_a_rail_may_be_off(tmp_path: Path) -> None:
+    put_hwmon(tmp_path, 0, {**INA3221, "curr1_input": 0, "curr2_input": 0})
+    with pytest.raises(SensorFailed, match="more than 0") as caught:
+        sensor(tmp_path).read(1.0)
+    assert watts(caught.value.readings) == {"VDD_SOC": 0.0}
+
+
+def test_a_disabled_channel_is_left_out(tmp_path: Path) -> None:
+    put_hwmon(tmp_path, 0, INA3221)
+
+    def read(path: Path) -> str:
+        if path.name == "in2_input":
+            raise OSError(errno.ENODATA, "disabled")
+        return read_text(path)
+
+    assert set(watts(HwmonSensor(roots_in(tmp_path), Sensing(), read).read(1.0))) == {"VDD_IN"}
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.floats(min_value=-1, max_value=2 * LONGEST_AVERAGE_S), st.integers(min_value=-(10**6), max_value=10**9)
+        ),
+        max_size=30,
+    )
+)
+def test_a_counter_never_gives_zero_or_less_nor_more_than_was_counted(steps: list[tuple[float, int]]) -> None:
+    counter, now_s, energy_uj = EnergyCounter(), 100.0, 10**9
+    spent_uj, given_j = 0, 0.0
+    last_s: float | None = None
+    for step_s, step_uj in steps:
+        now_s, energy_uj = now_s + step_s, energy_uj + step_uj
+        spent_uj += max(step_uj, 0)
+        power_w = counter.power_w(now_s, energy_uj)
+        if power_w is not None:
+            assert power_w > 0
+            if last_s is not None:
+                given_j += power_w * min(now_s - last_s, step_s) if step_s > 0 else 0.0
+        last_s = now_s
+    assert given_j <= spent_uj / 1e6 * (1 + 1e-9) + 1e-9
+
+
+def test_a_counter_that_stands_still_or_wraps_gives_nothing() -> None:
+    counter = EnergyCounter()
+    assert counter.power_w(0.0, 1_000_000) is None
+    assert counter.power_w(1.0, 1_000_000) is None
+    assert counter.power_w(2.0, 5_000_000) == 2.0  # over both seconds
+    assert counter.power_w(3.0, 1_000) is None
+    assert counter.power_w(4.0, 3_001_000) == 3.0
+    assert counter.power_w(4.0 + LONGEST_AVERAGE_S + 1, 9_000_000) is None
+
+
+@given(st.floats(allow_nan=True, allow_infinity=True))
+def test_no_implausible_power_passes(power_w: float) -> None:
+    try:
+        check_power(power_w, "module")
+    except ValueError:
+        return
+    assert 0 < power_w <= 3000
