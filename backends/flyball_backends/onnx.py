@@ -80,11 +80,17 @@ class OnnxBackend:
             ) from error
         try:
             session = onnxruntime.InferenceSession(
-                str(artifact), _session_options(onnxruntime, options), providers=["CPUExecutionProvider"]
+                str(artifact),
+                _session_options(onnxruntime, options),
+                providers=["CPUExecutionProvider"],
+                enable_fallback=0,  # to the same provider again, with a banner on stdout
             )
-        except Exception as error:  # onnxruntime's exceptions share no base class but this
+            return OnnxSession(session, artifact)
+        except BackendError:
+            raise
+        except Exception as error:
+            # onnxruntime's exceptions share no base class but this; names that are no UTF-8 are a UnicodeDecodeError.
             raise BackendError("{}: {}".format(artifact, _explained(str(error)))) from error
-        return OnnxSession(session, artifact)
 
 
 class OnnxSession:

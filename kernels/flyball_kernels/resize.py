@@ -30,8 +30,9 @@ def resize(image: NDArray[Any], height: int, width: int, method: str) -> NDArray
     The same size gives back `image` itself, unchanged, whatever the method.
 
     Error bounds: uint8 is the exact rational result rounded once, half to even. float32 is computed in float64 and
-    rounded once (off the exact result by at most one float32 step). Infinities and NaN spread to every output pixel
-    that weighs them. Raises ValueError for any other shape, dtype, size or method.
+    rounded once: within one float32 step of the exact result, and where pixels of both signs cancel within
+    (n + 4) * 2**-53 of the largest, n being the pixels of a box (4 for bilinear). Infinities and NaN spread to every
+    output pixel that weighs them. Raises ValueError for any other shape, dtype, size or method.
     """
     _check(image, height, width, method)
     if image.shape[:2] == (height, width):

@@ -145,6 +145,11 @@ class TestFilesThatCannotBeOpened:
         text = refused(artifact(files.model([files.node(operation, ["x"], ["y"])], [x], [y])))
         assert "input 'x' is a tensor(" in text
 
+    def test_a_name_that_is_no_text(self, artifact, capfd):
+        data = files.doubling().replace(b"graph", b"\xff\xff\xff\xff\xff").replace(b"\x01x", b"\x01\xff")
+        refused(artifact(data))
+        assert capfd.readouterr() == ("", "")
+
     def test_a_wrong_graph(self, artifact):
         data = files.model(
             [files.node("Add", ["x", "nowhere"], ["y"])],

@@ -1,63 +1,82 @@
-"""A tensor ladder of the same weights as fp32, fp16 and int8: bit for bit what ONNX Runtime gives, and close kin."""
+"""Tensor ladders of the same weights as fp32, fp16 and int8: bit for bit what ONNX Runtime gives, and close kin."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tritonclient.http as triton
+from PIL import Image
 from real_daemon import Daemon, flyball
 
-from flyball.demo.surface import draw
 from flyball_backends.onnx import OnnxBackend
 
-NAME = "mobilenet_v1_0.25_224"
-RUNGS = {"fp32": f"{NAME}_fp32", "fp16": f"{NAME}_fp16", "int8": f"{NAME}_int8_qdq"}
+FILES = {"fp32": "fp32", "fp16": "fp16", "int8": "int8_qdq"}
 AGREEMENT = {"fp16": 0.99, "int8": 0.90}
 PICTURES = 500
 
 
-@pytest.fixture(scope="module")
-def served(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    home = tmp_path_factory.mktemp("derived")
-    models = [shared_data / f"models/onnx_derived/{file}.onnx" for file in RUNGS.values()]
-    flyball("ladder", "new", *models, "--name", "derived", "--task", "tensor", "--out", home / "derived")
-    one = Daemon(home / "d", '[governor]\nmode = "observe"\n', ladders=(home / "derived",))
-    one.until_ready()
-    yield one
-    assert one.stop() == 0, one.log
+def generated(shared_data: Path, side: int, count: int) -> Iterator[np.ndarray]:
+    """Seeded cuttings of the real pictures, some mirrored, darker or brighter; float32 [side, side, 3], 0..255."""
+    names = ("cat.bmp", "parrot.jpg", "hot_dog.jpg", "grace_hopper.bmp")
+    photos = [np.asarray(Image.open(shared_data / "images" / n).convert("RGB")) for n in names]
+    random = np.random.default_rng(0)
+    for index in range(count):
+        photo = photos[index % len(photos)]
+        height, width = photo.shape[:2]
+        cut = int(min(height, width) * random.uniform(0.5, 1.0))
+        top, left = random.integers(0, height - cut + 1), random.integers(0, width - cut + 1)
+        picture = Image.fromarray(photo[top : top + cut, left : left + cut]).resize(
+            (side, side), Image.Resampling.BILINEAR
+        )
+        pixels = np.asarray(picture)
+        if random.random() < 0.5:
+            pixels = pixels[:, ::-1]
+        yield np.clip(pixels * random.uniform(0.7, 1.2), 0, 255).astype(np.float32)
 
 
-def inputs(count: int, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
-    for seed in range(count):
-        image = draw(seed)[0].astype(np.float32) / 127.5 - 1
-        yield (image.transpose(2, 0, 1) if shape[1] == 3 else image)[None]
-
-
-def test_agreement_and_equality(served: Daemon, shared_data: Path, record_property: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize(
+    ("family", "normalize"),
+    [
+        ("resnet8_cifar10", lambda v: v),
+        ("resnet_large_cifar10", lambda v: v),
+        ("vww_96", lambda v: v / 255),
+    ],
+    ids=["resnet8", "resnet-large", "vww"],
+)
+def test_equality_and_agreement(
+    shared_data: Path,
+    tmp_path: Path,
+    daemon: Callable[..., Daemon],
+    record_property: Callable[[str, object], None],
+    family: str,
+    normalize: Callable[[np.ndarray], np.ndarray],
+) -> None:
+    models = {p: shared_data / f"models/onnx_derived/{family}_{suffix}.onnx" for p, suffix in FILES.items()}
+    flyball("ladder", "new", *models.values(), "--name", "kin", "--task", "tensor", "--out", tmp_path / "kin")
+    served = daemon(ladders=(tmp_path / "kin",)).until_ready()
     client = triton.InferenceServerClient(f"127.0.0.1:{served.port}")
-    metadata = client.get_model_metadata("derived")
+    metadata = client.get_model_metadata("kin")
     (given,), (taken,) = metadata["inputs"], metadata["outputs"]
-    shape = tuple(int(n) for n in given["shape"])
+    side = int(given["shape"][1])
+    pictures = [normalize(p)[None].astype(np.float32) for p in generated(shared_data, side, PICTURES)]
     best: dict[str, list[int]] = {}
-    for precision, file in RUNGS.items():
-        served.client.switch("derived", file, None)
+    for precision, path in models.items():
+        served.client.switch("kin", path.stem)
         backend = OnnxBackend()
-        session = backend.open(shared_data / f"models/onnx_derived/{file}.onnx", backend.Options(threads=1))
+        session = backend.open(path, backend.Options())
         own = session.signature.inputs[0]
         best[precision] = []
-        for index, image in enumerate(inputs(PICTURES, shape)):
-            tensor = triton.InferInput(given["name"], list(image.shape), "FP32")
-            tensor.set_data_from_numpy(np.ascontiguousarray(image), binary_data=True)
-            answer = client.infer("derived", [tensor]).as_numpy(taken["name"])
+        for index, picture in enumerate(pictures):
+            tensor = triton.InferInput(given["name"], list(picture.shape), "FP32")
+            tensor.set_data_from_numpy(picture, binary_data=True)
+            answer = client.infer("kin", [tensor]).as_numpy(taken["name"])
             best[precision].append(int(answer.argmax()))
-            if index < 25:
-                direct = session.run({own.name: np.ascontiguousarray(image.astype(own.dtype))})
-                (expected,) = direct.values()
-                assert answer.tobytes() == expected.astype(np.float32).tobytes(), f"{precision}, picture {index}"
+            (expected,) = session.run({own.name: picture.astype(own.dtype)}).values()
+            assert answer.tobytes() == expected.astype(np.float32).tobytes(), f"{precision}, picture {index}"
         session.close()
     for precision, floor in AGREEMENT.items():
         agreement = float(np.mean(np.array(best[precision]) == np.array(best["fp32"])))
-        record_property(f"agreement_{precision}", agreement)  # type: ignore[operator]
-        print(f"{precision} agrees with fp32 on {agreement:.1%} of {PICTURES} generated pictures")
+        record_property(f"{family}_{precision}_agreement", agreement)
+        print(f"{family}: {precision} agrees with fp32 on {agreement:.1%} of {PICTURES} generated pictures")
         assert agreement >= floor

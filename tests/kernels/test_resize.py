@@ -81,9 +81,9 @@ class TestAgainstFractions:
             [[[float(v) for v in p] for p in row] for row in reference(image, height, width, weights)], np.float64
         )
         found = resize(image, height, width, method)
-        # Cancellation leaves the float64 rounding of the largest term, far below a float32 step of the image's range.
-        scale = np.maximum(np.abs(expected), np.abs(image).max() * 1e-9)
-        assert np.all(np.abs(found - expected) <= scale * np.finfo(np.float32).eps)
+        step = np.spacing(np.abs(expected).astype(np.float32))
+        cancelled = (image.size + 4) * 2.0**-53 * np.abs(image).max()
+        assert np.all(np.abs(found - expected) <= step + cancelled)
 
 
 @settings(max_examples=60, deadline=None)

@@ -28,7 +28,7 @@ from flyball.cli.terminal import (
 )
 from flyball.config import Engine
 from flyball.engine.inspect import inspect
-from flyball.errors import ControlError, LadderError
+from flyball.errors import ControlError, FlyballError, LadderError
 from flyball.ladder.draft import NORMALIZATIONS, DraftRequest, ModelFacts, Normalization, draft, guess_task, rung_name
 from flyball.ladder.manifest import FILE_NAME, LadderFolder, load
 from flyball.ladder.store import Store
@@ -181,7 +181,7 @@ async def _inspect_all(models: Sequence[Path]) -> list[ModelFacts]:
     for path in models:
         try:
             facts.append(await inspect(path, _TIMEOUT_S))
-        except (ControlError, LadderError) as error:
+        except FlyballError as error:
             problems.append(str(error))
     if problems:
         raise LadderError("no ladder was written", problems)
