@@ -172,6 +172,7 @@ class Served:
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
+        self.thread_id = self._thread.native_id
         http, metrics = bind_tcp("127.0.0.1:0", "serving.http"), bind_tcp("127.0.0.1:0", "serving.metrics")
         self.port: int = http[0].getsockname()[1]
         self.metrics_port: int = metrics[0].getsockname()[1]

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from served import LIMIT, Served, World, infer_body
@@ -104,6 +105,25 @@ def test_garbage_is_a_400_in_json(served: Served, garbage: bytes, caplog: pytest
     assert statuses(received) == [400]
     assert json.loads(received.partition(b"\r\n\r\n")[2])["error"]
     assert caplog.records == []
+
+
+def test_bytes_in_the_path_that_are_not_ascii(served: Served) -> None:
+    assert statuses(served.raw(b"GET /v2/\xc3\xa9 HTTP/1.1\r\nHost: localhost\r\n\r\n")) in ([400], [404])
+    assert statuses(served.raw(b"GET /v2/%C3%A9%FF%00 HTTP/1.1\r\nHost: localhost\r\n\r\n")) == [404]
+
+
+@pytest.mark.parametrize("piece", [b"A: " + b"x" * 30_000 + b"\r\n", b"x" * 30_000], ids=["many", "one"])
+@pytest.mark.parametrize("where", ["headers", "trailers", "chunk extensions"])
+def test_endless_headers_are_cut_off(served: Served, where: str, piece: bytes) -> None:
+    start = {
+        "headers": b"POST /v2 HTTP/1.1\r\nHost: localhost\r\nB: ",
+        "trailers": post(b"2\r\n{}\r\n0\r\nB: ", b"Transfer-Encoding: chunked"),
+        "chunk extensions": post(b"2;a=", b"Transfer-Encoding: chunked"),
+    }[where]
+    with socket.create_connection(("127.0.0.1", served.port), timeout=10) as connection:
+        connection.sendall(start)
+        with pytest.raises(OSError, match=r"reset|Broken pipe"):
+            connection.sendall(piece * 2000)
 
 
 def test_10_mb_of_brackets(served: Served) -> None:
@@ -237,3 +257,15 @@ def test_what_cannot_be_drained_is_cut_off(serve: Callable[..., Served], caplog:
         assert "1 requests were still unanswered" in caplog.text
         assert connection.recv(10) == b"HTTP/1.1 5"
     assert [r.levelname for r in caplog.records] == ["WARNING"]
+
+
+def test_idle_listeners_do_not_wake_the_processor(served: Served) -> None:
+    served.json("GET", "/v2/health/live")
+    thread = Path(f"/proc/self/task/{served.thread_id}/status")
+
+    def wakeups() -> int:
+        return int(re.findall(r"^voluntary_ctxt_switches:\s*(\d+)", thread.read_text(), re.M)[0])
+
+    before = wakeups()
+    threading.Event().wait(0.6)  # uvicorn's own server would have woken up six times
+    assert wakeups() - before <= 1

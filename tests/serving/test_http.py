@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import struct
@@ -9,6 +10,8 @@ import subprocess
 import threading
 from collections.abc import Callable
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import msgspec
 import numpy as np
@@ -195,12 +198,6 @@ def test_nothing_is_held_after_answers_of_any_kind(world: World, served: Served)
     assert world.intake.held_bytes == 0
 
 
-def test_many_bodies_at_once_are_bounded(world: World, served: Served) -> None:
-    world.intake._allowance = 1000
-    body, headers = infer_body("x", "FP32", [1000], bytes(4000))
-    assert "retry later" in served.error(429, "POST", ECHO, body, headers)
-
-
 def test_requests_on_one_connection_at_the_same_time_as_others(served: Served) -> None:
     body, headers = infer_body("x", "FP32", [30_000], bytes(range(250)) * 480)
     replies: list[bytes] = []
@@ -262,14 +259,18 @@ def test_tritonclient_asks_about_an_encoded_image(world: World, triton: Any, bin
     assert result.get_response()["parameters"]["rung"] == "large"
 
 
-@pytest.mark.parametrize("datatype", ALL)
-@pytest.mark.parametrize("binary_in", [True, False])
-@pytest.mark.parametrize("binary_out", [True, False])
+@pytest.mark.parametrize(
+    ("datatype", "binary_in", "binary_out"),
+    [
+        (datatype, *binary)
+        for datatype in ALL
+        for binary in itertools.product((True, False), repeat=2)
+        if datatype != "FP16" or all(binary)  # tritonclient itself refuses FP16 in JSON
+    ],
+)
 def test_tritonclient_with_every_datatype(
     world: World, serve: Callable[..., Served], datatype: str, binary_in: bool, binary_out: bool
 ) -> None:
-    if datatype == "FP16" and not (binary_in and binary_out):
-        pytest.skip("tritonclient itself refuses FP16 in JSON")
     tensor = PublicTensor(name="x", datatype=datatype, shape=(-1, 3))
     world.ladders.append(FakeLadder("typed", "1", Interface(task="tensor", inputs=(tensor,), outputs=(tensor,))))
     kind = np.dtype(ALL[datatype])
@@ -337,9 +338,11 @@ def test_curl_stops_a_large_upload_at_the_first_word(served: Served, tmp_path: A
 
 def test_metrics_have_a_listener_of_their_own(served: Served) -> None:
     for port in (served.port, served.metrics_port):
-        url = f"http://127.0.0.1:{port}/metrics"
-        page = subprocess.run(["curl", "-sS", url], capture_output=True, check=True, timeout=20).stdout
-        assert b"flyball_build_info" in page
+        with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as page:
+            assert page.headers["content-type"].startswith("text/plain")
+            assert b"flyball_build_info" in page.read()
+    with pytest.raises(HTTPError, match="404"):
+        urlopen(f"http://127.0.0.1:{served.metrics_port}/v2", timeout=10)
 
 
 def test_struct_of_the_answer_is_little_endian(served: Served) -> None:

@@ -7,6 +7,7 @@ Everything that is decided is decided by the daemon; this module only sets the s
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import statistics
@@ -32,6 +33,7 @@ from flyball.demo.summary import summary
 from flyball.demo.view import Frame, line, picture
 from flyball.errors import ControlError, FlyballError, LadderError
 from flyball.ladder.manifest import FILE_NAME, load
+from flyball.ports import Decision
 
 LADDER = "defects"
 MEASURE_S = 3.0
@@ -79,7 +81,9 @@ class DemoOptions:
 
 def perform(options: DemoOptions) -> int:
     """Runs the demonstration; 0 when no request failed, 1 otherwise. Raises FlyballError."""
-    console = Console(highlight=False, record=options.svg is not None)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 120  # a file or a pipe has no width of its own
     folder = options.ladder or example_ladder()
     load(folder)  # mistakes in it are told before anything starts
     line_up = list(track(pictures(_PICTURES), "drawing pictures", total=_PICTURES, console=console, transient=True))
@@ -158,7 +162,8 @@ def measure(client: Client, rungs: Sequence[str], line_up: Sequence[Picture], co
     p95_s: dict[str, float] = {}
     # The top rung carries the limit: it gets half of the time.
     shares = {name: MEASURE_S / 2 if name == rungs[0] else MEASURE_S / 2 / max(1, len(rungs) - 1) for name in rungs}
-    for name in track(rungs, "measuring the rungs", console=console, transient=True):
+    # Weakest first, so that the strongest is active, and warm, when the pictures begin to flow.
+    for name in track(list(reversed(rungs)), "measuring the rungs", console=console, transient=True):
         client.switch(LADDER, name, None)
         latencies: list[float] = []
         end_s = time.monotonic() + shares[name]
@@ -204,6 +209,7 @@ def run(
     before = watcher.status()
     stream.start()
     load: ExitStack | None = None
+    changes: dict[float, Decision] = {}  # the daemon's ring is bounded: what matters is collected on the way
     with ExitStack() as stack:
         live = stack.enter_context(Live(console=console, auto_refresh=False)) if console.is_terminal else None
         while (elapsed_s := time.monotonic() - started_s) < total_s:
@@ -213,20 +219,33 @@ def run(
             if load is not None and elapsed_s >= load_until_s:
                 load.close()
             phase = f"{burners} burners beside it" if load_from_s <= elapsed_s < load_until_s and burners else "calm"
-            frame = _frame(watcher, stream, rungs, limit_s, started_s, elapsed_s, total_s, phase)
+            recent = watcher.decisions(LADDER, limit=50)
+            changes.update({d.t_s: d for d in recent if d.t_s >= started_s and (d.source != d.target or d.error)})
+            frame = Frame(
+                elapsed_s=elapsed_s,
+                total_s=total_s,
+                phase=phase,
+                limit_s=limit_s,
+                rungs=rungs,
+                samples=list(stream.samples),
+                now=watcher.status(),
+                decisions=list(changes.values()),
+                started_s=started_s,
+            )
             if live is not None:
                 live.update(picture(frame), refresh=True)
             else:
                 console.print(line(frame), soft_wrap=True)
             time.sleep(0.5 if live is not None else 1.0)
+    if options.svg is not None:
+        save_picture(frame, options.svg)
     stream.stop()
     after = watcher.status()
-    decisions = watcher.decisions(LADDER)
     watcher.close()
     energy_j = after.energy.joules - before.energy.joules if after.energy and before.energy else None
     return report(
         stream.samples,
-        decisions,
+        list(changes.values()),
         started_s,
         limit_s,
         rungs,
@@ -236,33 +255,10 @@ def run(
     )
 
 
-def _frame(
-    client: Client,
-    stream: Stream,
-    rungs: Sequence[str],
-    limit_s: float,
-    started_s: float,
-    elapsed_s: float,
-    total_s: float,
-    phase: str,
-) -> Frame:
-    now = client.status()
-    active = now.ladders[0].status.active or "-"
-    return Frame(
-        elapsed_s=elapsed_s,
-        total_s=total_s,
-        phase=phase,
-        limit_s=limit_s,
-        rungs=rungs,
-        active=active,
-        samples=list(stream.samples),
-        readings=now.readings,
-        energy=now.energy,
-        joules_per_inference=now.ladders[0].joules_per_inference.get(active),
-        decisions=[d for d in client.decisions(LADDER) if d.t_s >= started_s],
-        started_s=started_s,
-        now_s=started_s + elapsed_s,
-    )
+def save_picture(frame: Frame, path: Path) -> None:
+    canvas = Console(record=True, width=100, file=io.StringIO(), highlight=False)
+    canvas.print(picture(frame))
+    canvas.save_svg(str(path), title="flyball demo")
 
 
 def finish(result: Report, options: DemoOptions, console: Console) -> None:
@@ -270,5 +266,3 @@ def finish(result: Report, options: DemoOptions, console: Console) -> None:
     if options.json_file is not None:
         options.json_file.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
         console.print(f"written: {options.json_file}")
-    if options.svg is not None:
-        console.save_svg(str(options.svg), title="flyball demo")

@@ -27,7 +27,11 @@ class Picture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One request. `t_s` is monotonic, at the answer; `error` says why there was none."""
+    """One request. `t_s` is monotonic, at the answer; `error` says why there was none.
+
+    latency_s is the daemon's own figure, from the request read to the answer ready: that is what limits are about. The
+    sender's share would be added to it by any client, and under load it competes for the same cores.
+    """
 
     t_s: float
     latency_s: float
@@ -49,8 +53,8 @@ def ask(client: Client, ladder: str, picture: Picture) -> Sample:
     except FlyballError as error:
         now_s = time.monotonic()
         return Sample(t_s=now_s, latency_s=now_s - started_s, rung="", right=False, error=str(error))
-    now_s = time.monotonic()
-    return Sample(t_s=now_s, latency_s=now_s - started_s, rung=answer.rung, right=_best(answer) == picture.label)
+    right = _best(answer) == picture.label
+    return Sample(t_s=time.monotonic(), latency_s=answer.timing.total_s, rung=answer.rung, right=right)
 
 
 def _best(answer: Answer) -> str:

@@ -78,7 +78,8 @@ def _noise(dice: _Dice, cell_y: float, cell_x: float, side: int = SIDE) -> Plane
     """Value noise in -1..1: random values on a lattice with linear interpolation between them."""
     rows, columns = int(side / cell_y) + 2, int(side / cell_x) + 2
     lattice = dice.bytes(rows * columns).reshape(rows, columns).astype(np.float32) / 127.5 - 1.0
-    return _stretch(_stretch(lattice, cell_y, side).T, cell_x, side).T
+    noise: Plane = _stretch(_stretch(lattice, cell_y, side).T, cell_x, side).T
+    return noise
 
 
 def _stretch(lattice: Plane, cell: float, side: int) -> Plane:
@@ -91,7 +92,8 @@ def _stretch(lattice: Plane, cell: float, side: int) -> Plane:
 def _wave(period: float, phase: float) -> Plane:
     """A triangle wave in -1..1 along one axis."""
     at = np.arange(SIDE, dtype=np.float32) / period + phase
-    return np.abs(at - np.floor(at) - 0.5) * 4 - 1
+    wave: Plane = np.abs(at - np.floor(at) - 0.5) * 4 - 1
+    return wave
 
 
 def _texture(dice: _Dice) -> Plane:

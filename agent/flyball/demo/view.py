@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from flyball.control_api import Status
 from flyball.demo.stream import Sample
-from flyball.ports import Decision, EnergyTotal, Reading
+from flyball.ports import Decision, Reading
 
 _BARS = "▁▂▃▄▅▆▇█"
 _RECENT_S = 5.0
@@ -27,15 +28,18 @@ class Frame:
     phase: str
     limit_s: float
     rungs: Sequence[str]
-    active: str
     samples: Sequence[Sample]
-    readings: Sequence[Reading]
-    energy: EnergyTotal | None
-    joules_per_inference: float | None
+    now: Status
     decisions: Sequence[Decision]
     started_s: float
-    now_s: float
-    notes: Sequence[str] = field(default_factory=tuple)
+
+    @property
+    def active(self) -> str:
+        return self.now.ladders[0].status.active or "-"
+
+    @property
+    def now_s(self) -> float:
+        return self.started_s + self.elapsed_s
 
 
 def latencies(frame: Frame) -> tuple[float | None, float | None, float | None, float]:
@@ -54,7 +58,7 @@ def accuracy(samples: Sequence[Sample]) -> float | None:
 
 
 def reading(frame: Frame, quantity: str) -> Reading | None:
-    found = [r for r in frame.readings if r.quantity == quantity]
+    found = [r for r in frame.now.readings if r.quantity == quantity]
     return max(found, key=lambda r: r.value) if found else None
 
 
@@ -113,7 +117,8 @@ def _figures(frame: Frame) -> Table:
         "memory free -" if free is None else f"memory free {free.value / (1 << 30):.1f} GiB",
         "no temperature sensor" if heat is None else f"{heat.value:.0f} °C",
     ]))  # fmt: skip
-    cost = "-" if frame.joules_per_inference is None else f"{frame.joules_per_inference:.3f} J/inference"
+    joules = frame.now.ladders[0].joules_per_inference.get(frame.active)
+    cost = "-" if joules is None else f"{joules:.3f} J/inference"
     table.add_row("energy", f"{watts(frame)}   {cost}")
     return table
 
@@ -143,7 +148,7 @@ def _reasons(frame: Frame) -> Group:
         Text.assemble((f"{d.t_s - frame.started_s:6.1f} s ", "dim"), (f"{d.source} → {d.target}  ", "bold"), d.reason)
         for d in changes
     ]
-    return Group(*(lines or [Text("no change of rung yet", style="dim")]), *(Text(n, style="dim") for n in frame.notes))
+    return Group(*(lines or [Text("no change of rung yet", style="dim")]))
 
 
 def _ms(value_s: float | None) -> str:

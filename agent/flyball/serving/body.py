@@ -20,9 +20,10 @@ class ClientGone(Exception):
 
 
 class Intake:
-    """Hands out bodies; each must be given back with `release` once its tensors are no longer used."""
+    """Hands out bodies; each must be given back with `release` once its tensors are no longer used. One body is taken
+    whatever the allowance is, or a ladder with a large limit could never be asked."""
 
-    def __init__(self, allowance_bytes: int) -> None:
+    def __init__(self, allowance_bytes: int = 64 << 20) -> None:
         self._allowance = allowance_bytes
         self._held = 0
 
@@ -63,7 +64,7 @@ class Intake:
                 end = filled + len(chunk)
                 if end > len(body):
                     _check(end, limit)
-                    self._take(end - taken)
+                    self._take(end - taken, taken)
                     taken = end
                 body[filled:end] = chunk
                 filled = end
@@ -77,8 +78,8 @@ class Intake:
             raise
         return body
 
-    def _take(self, size: int) -> None:
-        if self._held + size > self._allowance:
+    def _take(self, size: int, already: int = 0) -> None:
+        if self._held > already and self._held + size > self._allowance:
             raise QueueFullError(
                 f"requests of {self._held} bytes are being answered already (at most {self._allowance} at once): "
                 "send fewer at a time, or retry later"

@@ -1,6 +1,6 @@
 """The Open Inference Protocol over HTTP, the same on TCP and on the control socket.
 
-ASGI -> inference.decode -> Ladder.infer -> inference.encode -> ASGI      (POST .../infer, straight)
+ASGI -> inference.decode -> Ladder.infer -> response.encode -> ASGI      (POST .../infer, straight)
 ASGI -> web.router -> description -> JSON                                 (everything else)
 
 Inference does not go through the router: at tens of microseconds in the engine, matching routes and building request
@@ -20,7 +20,8 @@ from flyball.errors import ForbiddenError, NotFoundError, RequestError, Unsuppor
 from flyball.ports import Catalog, Ladder
 from flyball.serving.body import ClientGone, Intake
 from flyball.serving.description import ServerMetadata, answers, config, index, metadata, statistics
-from flyball.serving.inference import Call, Encoded, decode, encode
+from flyball.serving.inference import Call, decode
+from flyball.serving.response import Encoded, encode
 from flyball.serving.web import (
     STOPPING,
     Asgi,

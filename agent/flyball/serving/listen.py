@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 _BACKLOG = 128
 _HIGH_WATER = 256 << 10  # bytes of a body that wait for the app before the socket is left alone; uvloop's read size
+_OVERHEAD_MAX = 128 << 10  # the parser keeps headers without a limit of its own
 _ERROR = b"HTTP/1.1 %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s"
 
 
@@ -145,6 +146,18 @@ class _Door:
     def protocol(self) -> asyncio.Protocol:
         return _Connection(self)
 
+    def has_room(self, name: object) -> bool:
+        """Whether the newest connection may stay. The end of a shortage is told once a quarter is free again, so that
+        nobody can fill the log by connecting at the limit."""
+        limit, count = self.patience.connections, len(self.state.connections)
+        if count > limit and not self.full:
+            self.full = True
+            log.warning("%d connections are open on %s: refusing more", limit, name)
+        elif self.full and count <= limit * 3 // 4:
+            self.full = False
+            log.info("connections on %s are few again", name)
+        return count <= limit
+
 
 class _Connection(HttpToolsProtocol):
     """uvicorn's HTTP/1.1 connection, with deadlines for clients that send slowly or not at all, refusals in JSON,
@@ -154,23 +167,17 @@ class _Connection(HttpToolsProtocol):
         super().__init__(config=door.config, server_state=door.state, app_state={})
         self._door = door
         self._deadline: asyncio.TimerHandle | None = None
+        self._overhead = 0  # bytes of this request that are not its body: headers, trailers, chunk sizes
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows it
         super().connection_made(transport)
         self._door.empty.clear()
-        full = len(self.connections) > self._door.patience.connections
-        if full:
-            self._refuse(b"503 Service Unavailable", b'{"error":"too many connections; close some, or retry later"}')
-        else:
+        if self._door.has_room(self.server):
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
-        if full != self._door.full:
-            self._door.full = full
-            if full:
-                log.warning("%d connections are open on %s: refusing more", len(self.connections) - 1, self.server)
-            else:
-                log.info("connections on %s are taken again", self.server)
+        else:
+            self._refuse(b"503 Service Unavailable", b'{"error":"too many connections; close some, or retry later"}')
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unset_keepalive_if_required()
@@ -185,6 +192,7 @@ class _Connection(HttpToolsProtocol):
             return
         if self._deadline is None:
             self._deadline = self.loop.call_later(self._door.patience.request_s, self._too_slow)
+        self._overhead += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -198,6 +206,9 @@ class _Connection(HttpToolsProtocol):
                 self.transport.close()
         except httptools.HttpParserError:
             self._refuse(b"400 Bad Request", b'{"error":"not a valid HTTP/1.1 request"}')
+        else:
+            if self._overhead > _OVERHEAD_MAX:
+                self._refuse(b"431 Request Header Fields Too Large", b'{"error":"too many or too long headers"}')
 
     def eof_received(self) -> bool | None:  # type: ignore[override]  # uvicorn narrows it
         # A client may close its side once it has sent everything, and still wait for its answer.
@@ -209,6 +220,7 @@ class _Connection(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         # uvicorn would append to a bytearray and copy that again for the app: at 150 KB a third of the request's time.
         cycle = self.cycle
+        self._overhead -= len(body)
         if cycle.response_complete:
             return
         cycle.body = cycle.body + body if cycle.body else body  # type: ignore[assignment]  # bytes do as well
@@ -218,6 +230,7 @@ class _Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._end_deadline()
+        self._overhead = 0
         super().on_message_complete()
 
     def _end_deadline(self) -> None:

@@ -152,9 +152,10 @@ def _give_to_group(path: Path, group: str) -> None:
         log.info("%s could not be given to the group %s: only its owner may use it", path, group)
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    """Of the file, also against a new one that got the old one's inode."""
     try:
         status = path.lstat()
     except OSError:
         return None
-    return status.st_dev, status.st_ino
+    return status.st_dev, status.st_ino, status.st_mtime_ns
