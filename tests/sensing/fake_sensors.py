@@ -21,9 +21,8 @@ def reading(
     sensor: str = "told",
 ) -> Reading:
     units = {"temperature": "C", "power": "W", "frequency": "Hz"}
-    return Reading(
-        quantity=quantity, name=name, value=value, unit=units.get(quantity, "B"), scope=scope, sensor=sensor, t_s=t_s
-    )
+    unit = units.get(quantity, "B") if isinstance(quantity, str) else "B"
+    return Reading(quantity=quantity, name=name, value=value, unit=unit, scope=scope, sensor=sensor, t_s=t_s)
 
 
 class ToldSensor:

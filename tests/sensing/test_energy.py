@@ -80,7 +80,9 @@ def test_a_clock_that_jumps_adds_nothing() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(-10, 20), st.floats(0, 3000)), max_size=60))
-def test_energy_never_falls_and_never_exceeds_peak_power_over_the_covered_time(steps: list[tuple[float, float]]) -> None:
+def test_energy_never_falls_and_never_exceeds_peak_power_over_the_covered_time(
+    steps: list[tuple[float, float]],
+) -> None:
     integral, t_s, before = PowerIntegral(3.0), 0.0, (0.0, 0.0)
     for step_s, power_w in steps:
         t_s += step_s
@@ -172,6 +174,16 @@ def test_answers_of_a_gap_do_not_make_inference_look_cheap() -> None:
     energy = meter.energy()
     assert energy is not None
     assert energy.covered_s == 38.0  # 0-19 and 40-59
+    assert meter.joules_per_inference(*BIG) == pytest.approx(2.0)
+
+
+def test_a_period_that_is_half_covered_says_nothing_of_inference() -> None:
+    source = Source(lambda t: 80.0 if 10 <= t < 20 else 8.0)
+    meter = EnergyMeter(source, 1.0)
+    for t in (*range(10), 16, 17, 18, 26, *range(27, 40)):  # 80 W are seen for 2 s of a period of 16
+        source.sample(float(t))
+        if not 10 <= t < 26:
+            meter.account(float(t), {BIG: 1.0}, {BIG: 4})
     assert meter.joules_per_inference(*BIG) == pytest.approx(2.0)
 
 

@@ -14,7 +14,7 @@ from flyball.sensing.window import CAPACITY, MAX_SERIES, Windows, hottest
 def test_a_window_holds_its_stats_and_no_more() -> None:
     windows = Windows(window_s=10, period_s=1)
     for t in range(1, 41):
-        assert windows.add([reading(float(t), t_s=float(t))], float(t)) == (1, [])
+        assert windows.add("told", [reading(float(t), t_s=float(t))], float(t)) == (1, [])
     assert windows.stats("temperature", 38.0) == {"x": Stats(count=3, mean=39, minimum=38, maximum=40, last=40)}
     assert windows.stats("temperature", 40.5) == {}
     assert windows.stats("power", 0) == {}
@@ -25,51 +25,58 @@ def test_a_window_holds_its_stats_and_no_more() -> None:
 def test_memory_is_bounded_whatever_the_settings() -> None:
     windows = Windows(window_s=1e12, period_s=0.05)
     for t in range(CAPACITY + 50):
-        windows.add([reading(t_s=float(t))], float(t))
+        windows.add("told", [reading(t_s=float(t))], float(t))
     assert len(windows.samples("temperature", "x", 0)) == CAPACITY
 
 
 def test_a_sensor_that_makes_up_names_is_stopped_and_old_names_are_forgotten() -> None:
     windows = Windows(window_s=10, period_s=1)
-    taken, problems = windows.add([reading(t_s=1.0, name=f"n{i}") for i in range(MAX_SERIES + 5)], 1.0)
+    taken, problems = windows.add("told", [reading(t_s=1.0, name=f"n{i}") for i in range(MAX_SERIES + 5)], 1.0)
     assert (taken, len(problems)) == (MAX_SERIES, 5)
     assert "names are in use" in problems[0]
-    assert windows.add([reading(t_s=30.0, name="new")], 30.0) == (1, [])
+    assert windows.add("told", [reading(t_s=30.0, name="new")], 30.0) == (1, [])
     assert [r.name for r in windows.newest(0.0)] == ["new"]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, None, "12", True])
 def test_what_is_no_number_is_refused(value: float) -> None:
     windows = Windows(window_s=10, period_s=1)
-    taken, problems = windows.add([reading(value, t_s=1.0), reading(2.0, t_s=1.0, name="y")], 1.0)
+    taken, problems = windows.add("told", [reading(value, t_s=1.0), reading(2.0, t_s=1.0, name="y")], 1.0)
     assert (taken, [r.name for r in windows.newest(0.0)]) == (1, ["y"])
     assert problems == [f"temperature of x: expected a finite value, found {value!r}"]
 
 
 def test_times_are_checked() -> None:
     windows = Windows(window_s=10, period_s=1)
-    assert windows.add([reading(t_s=5.0)], 5.0) == (1, [])
+    assert windows.add("told", [reading(t_s=5.0)], 5.0) == (1, [])
     for t_s, says in ((1e12, "in the future"), (math.nan, "finite time"), (5.0, "later time"), (4.0, "later time")):
-        assert says in windows.add([reading(t_s=t_s)], 6.0)[1][0]
-    assert windows.add([None, 3], 6.0) == (
+        assert says in windows.add("told", [reading(t_s=t_s)], 6.0)[1][0]
+    assert windows.add("told", [None, 3], 6.0) == (
         0, ["expected a Reading, found NoneType", "expected a Reading, found int"],
     )  # fmt: skip
 
 
 def test_a_name_belongs_to_the_sensor_that_reads_it() -> None:
     windows = Windows(window_s=10, period_s=1)
-    windows.add([reading(t_s=1.0, sensor="a")], 1.0)
-    assert windows.add([reading(t_s=2.0, sensor="b")], 2.0)[1] == [
+    windows.add("a", [reading(t_s=1.0, sensor="a")], 1.0)
+    assert windows.add("b", [reading(t_s=2.0, sensor="b")], 2.0)[1] == [
         "temperature of x: the sensor a reads this name already"
     ]
-    assert windows.add([reading(t_s=20.0, sensor="b")], 20.0) == (1, [])  # a has given it up
+    assert windows.add("b", [reading(t_s=20.0, sensor="b")], 20.0) == (1, [])  # a has given it up
+
+
+def test_a_reading_names_its_sensor() -> None:
+    windows = Windows(window_s=10, period_s=1)
+    assert windows.add("a", [reading(t_s=1.0)], 1.0) == (
+        0, ["temperature of x: expected the sensor 'a', found 'told'"],
+    )  # fmt: skip
 
 
 @given(st.lists(st.floats(min_value=-1e9, max_value=1e9), min_size=1, max_size=60), st.floats(0, 70))
 def test_stats_are_those_of_the_samples(values: list[float], since_s: float) -> None:
     windows = Windows(window_s=100, period_s=1)
     for t, value in enumerate(values):
-        windows.add([reading(value, t_s=float(t))], float(t))
+        windows.add("told", [reading(value, t_s=float(t))], float(t))
     expected = [value for t, value in enumerate(values) if t >= since_s]
     stats = windows.stats("temperature", since_s).get("x")
     if stats is None:

@@ -59,9 +59,15 @@ def test_energy_is_preferred_to_power_and_power_to_volts_times_amperes(tmp_path:
     assert watts(hwmon.read(12.0)) == {"chip-1": 7.0, "chip-2": 2.5, "chip-3": 5.0, "chip-4": 3.0}
 
 
-def test_the_input_of_a_jetson_is_the_modules_total_and_nc_is_no_rail(tmp_path: Path) -> None:
-    put_hwmon(tmp_path, 0, {**INA3221, "in3_label": "NC", "in3_input": 0, "curr3_input": 0})
-    assert {r.name: r.scope for r in sensor(tmp_path).read(1.0)} == {"VDD_IN": "module", "VDD_SOC": "rail"}
+@pytest.mark.parametrize("label", ["VDD_IN", "POM_5V_IN"])
+def test_the_input_of_a_jetson_is_the_modules_total_and_nc_is_no_rail(label: str, tmp_path: Path) -> None:
+    put_hwmon(tmp_path, 0, {**INA3221, "in1_label": label, "in3_label": "NC", "in3_input": 0, "curr3_input": 0})
+    assert {r.name: r.scope for r in sensor(tmp_path).read(1.0)} == {label: "module", "VDD_SOC": "rail"}
+
+
+def test_the_same_label_on_another_chip_is_no_total(tmp_path: Path) -> None:
+    put_hwmon(tmp_path, 0, {**INA3221, "name": "ina226"})
+    assert {r.scope for r in sensor(tmp_path).read(1.0)} == {"rail"}
 
 
 def test_of_two_totals_neither_is_one(tmp_path: Path) -> None:

@@ -19,15 +19,16 @@ def test_every_integer_that_a_kernel_writes_comes_back(number: int) -> None:
 def test_a_zero_comes_only_from_a_written_zero(text: str) -> None:
     try:
         number = parse_integer(text)
-    except ValueError as error:
-        assert "expected a decimal integer" in str(error)
+    except ValueError:
         return
     assert text.strip().lstrip("+-").isascii()
     assert (number == 0) == (text.strip().lstrip("+-").strip("0") == "")
     assert "0" in text or number != 0
 
 
-@pytest.mark.parametrize("text", ["", " ", "-", "1.5", "0x10", "1_000", "32760 ma", "nan", "１２", "1" * 21, "1 2"])
+@pytest.mark.parametrize(
+    "text", ["", " ", "-", "1.5", "0x10", "1_000", "32760 ma", "nan", "\uff11\uff12", "1" * 21, "1 2"]
+)
 def test_what_is_no_integer_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="expected a decimal integer"):
         parse_integer(text)

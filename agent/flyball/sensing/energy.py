@@ -225,7 +225,9 @@ class EnergyMeter:
         self._integral.forget(self._pending[0].start_s if self._pending else now_s - self._max_gap_s)
 
     def _explain(self, readings: Sequence[Reading], now_s: float) -> None:
-        if self._total is None and not self._explained and now_s - (self._first_s or now_s) >= EXPLAIN_AFTER_S:
+        if self._total is not None or self._explained or self._first_s is None:
+            return
+        if now_s - self._first_s >= EXPLAIN_AFTER_S:
             self._explained = True
             log.info("no energy is counted: %s", explain_no_total(readings))
 

@@ -137,14 +137,14 @@ class Sampler:
         try:
             readings = tuple(sensor.read(now_s))
         except Unavailable as error:
-            outcome = Outcome(state="unavailable", reason=error.reason)
+            outcome = Outcome(state="unavailable", reason=str(error))
         except SensorFailed as error:
-            outcome, readings = Outcome(state="failed", reason=error.reason), error.readings
+            outcome, readings = Outcome(state="failed", reason=str(error)), error.readings
         except (Exception, SystemExit) as error:
             outcome = Outcome(state="failed", reason=f"{type(error).__name__}: {error}")
             log.debug("sensor %s raised", sensor.name, exc_info=True)
         end_s = self._clock.monotonic_s()
-        taken, refused = self._windows.add(readings, end_s)
+        taken, refused = self._windows.add(track.sensor, readings, end_s)
         if refused or (taken and outcome.state == "failed"):
             reasons = [outcome.reason, *refused] if outcome.reason else refused
             outcome = Outcome(state="ok" if taken else "failed", reason="; ".join(reasons))

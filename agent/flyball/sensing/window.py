@@ -11,11 +11,13 @@ import math
 import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
+from typing import get_args
 
 from flyball.ports import Quantity, Reading, Stats
 
 CAPACITY = 2048  # samples per series, 80 KiB: at 1 Hz 34 minutes
 MAX_SERIES = 512  # a sensor that makes up new names must not eat the memory
+QUANTITIES: tuple[str, ...] = get_args(Quantity)
 
 
 class Series:
@@ -52,12 +54,12 @@ class Windows:
         self._series: dict[tuple[Quantity, str], Series] = {}
         self._lock = threading.Lock()
 
-    def add(self, readings: Iterable[object], now_s: float) -> tuple[int, list[str]]:
-        """How many readings were taken, and why the others were not."""
+    def add(self, sensor: str, readings: Iterable[object], now_s: float) -> tuple[int, list[str]]:
+        """How many of this sensor's readings were taken, and why the others were not."""
         taken, problems = 0, []
         with self._lock:
             for reading in readings:
-                problem = self._refusal(reading, now_s)
+                problem = self._refusal(sensor, reading, now_s)
                 if problem:
                     problems.append(problem)
                 elif isinstance(reading, Reading):
@@ -85,11 +87,17 @@ class Windows:
             found = {name: s.since(since_s) for (q, name), s in self._series.items() if q == quantity}
         return {name: summarize([value for _, value in samples]) for name, samples in found.items() if samples}
 
-    def _refusal(self, reading: object, now_s: float) -> str:
+    def _refusal(self, sensor: str, reading: object, now_s: float) -> str:
         """Why this is no measurement; "" when it is one."""
         if not isinstance(reading, Reading):
             return f"expected a Reading, found {type(reading).__name__}"
         where = f"{reading.quantity} of {reading.name}"
+        if not isinstance(reading.quantity, str) or reading.quantity not in QUANTITIES:
+            return f"{where}: expected one of {', '.join(QUANTITIES)}"
+        if not isinstance(reading.name, str):
+            return f"{where}: expected text for a name, found {type(reading.name).__name__}"
+        if reading.sensor != sensor:
+            return f"{where}: expected the sensor {sensor!r}, found {reading.sensor!r}"
         for what, number in (("a finite value", reading.value), ("a finite time", reading.t_s)):
             if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
                 return f"{where}: expected {what}, found {number!r}"
