@@ -32,6 +32,7 @@ check: setup-dev  ## ruff, mypy --strict, import contracts, shellcheck where it 
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	packaging/floors.sh
 	@if command -v shellcheck >/dev/null; then shellcheck .ci/run packaging/*.sh; \
 	else echo "shellcheck is not installed: shell scripts unchecked"; fi
 

@@ -45,8 +45,8 @@ def check(
 def demo(
     run_s: Annotated[float, typer.Option("--seconds", min=20, help="How long the whole demonstration takes.")] = 50,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the report as JSON.")] = None,
-    load_per_core: Annotated[
-        int | None, typer.Option("--load", min=1, help="CPU burners beside the daemon (default: 3 x cores).")
+    load: Annotated[
+        int | None, typer.Option(min=1, help="CPU burners beside the daemon (default: 3 for each core).")
     ] = None,
     no_load: Annotated[bool, typer.Option("--no-load", help="No burners: the rung should not change.")] = False,
     svg: Annotated[Path | None, typer.Option(help="Save the last view of the table as a picture.")] = None,
@@ -59,5 +59,5 @@ def demo(
     """
     from flyball.demo.stage import DemoOptions, perform
 
-    burners = 0 if no_load else load_per_core
+    burners = 0 if no_load else load
     raise typer.Exit(perform(DemoOptions(seconds=run_s, burners=burners, json_file=json_file, svg=svg, ladder=ladder)))

@@ -70,7 +70,7 @@ path = "{path}"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoOptions:
-    """`burners` per core; None = the usual 3, 0 = none."""
+    """`burners`: None = the usual 3 for each core, 0 = none."""
 
     seconds: float
     burners: int | None = None
@@ -199,8 +199,7 @@ def run(
     console: Console,
 ) -> Report:
     """Pictures flow; load comes after a fifth of the time and stays for a quarter of it."""
-    cores = os.cpu_count() or 1
-    burners = cores * (BURNERS_PER_CORE if options.burners is None else options.burners)
+    burners = BURNERS_PER_CORE * (os.cpu_count() or 1) if options.burners is None else options.burners
     total_s = options.seconds - MEASURE_S
     load_from_s, load_until_s = 0.2 * total_s, 0.45 * total_s
     watcher = Client(client.socket_path)

@@ -141,9 +141,11 @@ def _expose(dice: _Dice, surface: Plane, tint: list[float], stain: Plane | None)
 
 
 def _window(y: float, x: float, reach: float) -> tuple[slice, slice, Plane, Plane]:
-    """The part of the surface within `reach` of a point, and the offsets of its rows and columns from that point."""
-    top, bottom = max(0, int(y - reach)), min(SIDE, int(y + reach) + 2)
-    left, right = max(0, int(x - reach)), min(SIDE, int(x + reach) + 2)
+    """The part of the surface within `reach` of a point, and the offsets of its rows and columns from that point.
+
+    Empty where the point lies far outside, as the end of a crack may."""
+    top, bottom = max(0, int(y - reach)), min(SIDE, max(0, int(y + reach) + 2))
+    left, right = max(0, int(x - reach)), min(SIDE, max(0, int(x + reach) + 2))
     dy = np.arange(top, bottom, dtype=np.float32)[:, None] - y
     dx = np.arange(left, right, dtype=np.float32)[None, :] - x
     return slice(top, bottom), slice(left, right), dy, dx
