@@ -36,12 +36,16 @@ def write_scripts(root: Path, scripts: dict[str, dict[str, Any]], version: str =
 
 @asynccontextmanager
 async def running(
-    root: Path, config: Engine = QUICK, first: str = "", heard: Callable[[Event], None] | None = None
+    root: Path,
+    config: Engine = QUICK,
+    first: str = "",
+    heard: Callable[[Event], None] | None = None,
+    standby_bytes: int = 256 << 20,
 ) -> AsyncIterator[LadderRunner]:
     events = Events()
     if heard is not None:
         events.subscribe(heard)
-    standby = Standby(256 << 20)
+    standby = Standby(standby_bytes)
     runner = LadderRunner(load(root), config, {"cpu"}, standby, events, SystemClock())
     await runner.start(first)
     try:

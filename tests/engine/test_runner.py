@@ -90,6 +90,18 @@ async def test_a_rung_asked_for_by_name(tmp_path: Path) -> None:
             await runner.infer(ask(1.0, 1.0, rung="huge"))
 
 
+async def test_without_room_for_standby_rungs_are_closed(tmp_path: Path) -> None:
+    root = write_scripts(tmp_path, {"big": {"factor": 2}, "small": {"factor": 3}})
+    async with running(root, standby_bytes=0) as runner:
+        await runner.switch("small", "test")
+        assert len(_children()) == 1
+        assert [r.state for r in runner.status().rungs] == ["closed", "active"]
+        with pytest.raises(UnavailableError, match="standby_memory_mib"):
+            await runner.infer(ask(1.0, 1.0, rung="big"))
+        assert len(_children()) == 1
+        assert values(await runner.infer(ask(1.0, 1.0))) == [3.0, 3.0]
+
+
 async def test_a_target_that_does_not_open_leaves_the_active_rung(tmp_path: Path) -> None:
     root = write_scripts(tmp_path, {"big": {}, "no": {"open": "error"}, "crash": {"open": "segfault"}})
     async with running(root) as runner:

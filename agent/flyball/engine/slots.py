@@ -84,8 +84,11 @@ class SlotPool:
         return cls(fd, count, input_bytes, output_bytes)
 
     def close(self) -> None:
-        self._view.release()
-        self._map.close()
+        try:
+            self._view.release()
+            self._map.close()
+        except BufferError:
+            pass  # an error's traceback still holds a tensor of this map: the memory goes when that goes
         os.close(self.fd)
 
     # ------------------------------------------------------------------------------------------------ daemon's side

@@ -126,7 +126,13 @@ class Switch:
                 if opened is None:
                     opened = await self._open(rung)
                     self._book.opened(opened, "standby")
-                    await self._close(o for o in self._standby.keep(self._folder.name, opened) if o is not opened)
+                    leaving = self._standby.keep(self._folder.name, opened)
+                    await self._close(leaving)
+                    if opened in leaving:
+                        raise UnavailableError(
+                            f"ladder {self._folder.name}: the rung {name} is not active, and "
+                            "engine.standby_memory_mib has no room to keep it open beside the active one"
+                        )
         return opened
 
     async def answering(self, timeout_s: float) -> OpenedRung:
