@@ -26,15 +26,15 @@ Positive = Annotated[float, Meta(gt=0)]
 NotNegative = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=1, le=4096)]
 Identifier = Annotated[
-    str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", description="1 to 64 letters, digits, '_' or '-'")
+    str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z", description="1 to 64 letters, digits, '_' or '-'")
 ]
 LadderName = Annotated[
-    str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$", description="1 to 64 letters, digits, '.', '_' or '-'")
+    str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z", description="1 to 64 letters, digits, '.', '_' or '-'")
 ]
 Endpoint = Annotated[
-    str, Meta(pattern=r"^$|^(\[[0-9a-fA-F:.]+\]|[^\s:\[\]]+):[0-9]{1,5}$", description='HOST:PORT, or "" for none')
+    str, Meta(pattern=r"^\Z|^(\[[0-9a-fA-F:.]+\]|[^\s:\[\]]+):[0-9]{1,5}\Z", description='HOST:PORT, or "" for none')
 ]
-Broker = Annotated[str, Meta(pattern=r"^mqtt://[^:/\s]+(:[0-9]{1,5})?$", description="mqtt://HOST[:PORT]")]
+Broker = Annotated[str, Meta(pattern=r"^mqtt://[^:/\s]+(:[0-9]{1,5})?\Z", description="mqtt://HOST[:PORT]")]
 
 
 class Paths(msgspec.Struct, frozen=True, kw_only=True):

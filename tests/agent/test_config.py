@@ -77,3 +77,9 @@ def test_a_file_that_is_no_configuration(tmp_path: Path, content: bytes, expecte
 def test_a_missing_file_that_was_named_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file"):
         load(tmp_path / "nowhere.toml")
+
+
+@pytest.mark.parametrize("name", ["device\\n", "a b", "-a", "a/b", "", "x" * 65])
+def test_an_identifier_is_one_to_its_very_end(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="1 to 64 letters"):
+        load(write(tmp_path / "flyball.toml", f'[uplink]\ndevice = "{name}"\n'))

@@ -58,7 +58,7 @@ def make(
         "broker": f"mqtt://127.0.0.1:{port}",
         "tenant": "acme",
         "device": "edge-1",
-        "commands": ("ping", "rung", "mark"),
+        "commands": ("ping", *(h.name for h in handlers)),
     }
     return Uplink(
         config.Uplink(**{**defaults, **settings}),

@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 import time
+import uuid
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -41,14 +42,19 @@ class Fleet:
         self.heard: list[Heard] = []
         self._changed = threading.Condition()
         self._subscribed = threading.Event()
-        self._client = Client(CallbackAPIVersion.VERSION2, client_id="fleet", protocol=MQTTv5)
-        self._client.on_connect = lambda *_: self._client.subscribe(f"{root}/#", qos=1)
+        self._client = Client(CallbackAPIVersion.VERSION2, client_id=f"fleet-{uuid.uuid4().hex}", protocol=MQTTv5)
+        self._client.on_connect = lambda _c, _d, flags, *_: (
+            self._subscribed.set() if flags.session_present else self._client.subscribe(f"{root}/#", qos=1)
+        )
         self._client.on_subscribe = lambda *_: self._subscribed.set()
         self._client.on_message = self._on_message
         self._client.reconnect_delay_set(1, 1)
 
     def __enter__(self) -> Fleet:
-        self._client.connect("127.0.0.1", self._port)
+        session = Properties(PacketTypes.CONNECT)
+        session.SessionExpiryInterval = 600  # a broker that restarts in between keeps what came for us
+        # mosquitto 2.0.11 does not keep a session over its restart that was begun with a clean start.
+        self._client.connect("127.0.0.1", self._port, clean_start=False, properties=session)
         self._client.loop_start()
         assert self._subscribed.wait(10), "the broker does not answer"
         return self

@@ -2,11 +2,11 @@
 
 settings, will -> Connection.open -> publish, subscribe, acknowledge -> Listener; at the end `lost`, once
 
-paho runs on the daemon's own event loop (add_reader and add_writer), not in its thread. Counted over 60 s of an idle
-connection: its thread wakes every second whatever happens (60 wake-ups, select and a keep-alive check each); on the
-loop there is one timer every keepalive/4 (5 at 45 s) and one wake-up per packet. It also saves the thread's stack and
-arena, and, decisive, every callback already runs where the rest of the uplink does: an acknowledgement can follow a
-commit without a lock, and nothing is acknowledged behind our back.
+paho runs on the daemon's own event loop (add_reader and add_writer), not in its thread (loop_start). Counted over 60 s
+of an idle connection with a keep-alive of 45 s: its thread wakes 62 times and takes 10 ms of CPU, the loop 7 times and
+2 ms, because there is one timer every keepalive/4 and else only packets. It also saves the thread's stack, and,
+decisive, every callback already runs where the rest of the uplink does: an acknowledgement can follow a commit without
+a lock, and nothing is sent again behind our back.
 
 Only connecting is done elsewhere, in a short-lived thread: name resolution and TCP connect (later TLS) block for as
 long as they like. A Connection is used for one CONNECT; what is not acknowledged when it ends is sent again by
@@ -346,4 +346,9 @@ async def _in_thread(work: Callable[[], T], discard: Callable[[T], None]) -> T:
                 discard(result)
 
     threading.Thread(target=run, name="flyball-connect", daemon=True).start()
-    return await future
+    try:
+        return await future
+    except asyncio.CancelledError:
+        if future.done() and not future.cancelled() and future.exception() is None:
+            discard(future.result())  # delivered in the moment in which the waiting side left
+        raise

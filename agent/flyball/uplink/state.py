@@ -27,7 +27,7 @@ VERSION = 1
 KEEP_S = 30 * 86400.0  # longer than session expiry (7 days) plus the longest ttl (21 days)
 KEEP_REJECTED = 1000  # they had no effect, so forgetting them is harmless; bounds what a flood can fill
 RESERVE_BYTES = 256 * 1024  # room that the file and its log own beforehand, for a disk that has become full
-BUSY_S = 5.0  # somebody looks at the file with sqlite3
+BUSY_S = 2.0  # somebody looks at the file with sqlite3
 
 _COLUMNS = Row.__struct_fields__
 _SCHEMA = f"""

@@ -374,9 +374,12 @@ class Uplink:
             self._early.append(event)
             return
         try:
-            self._post.add(self._announcer.event(event, self._counters[EVENTS].take(1)))
+            numbered = self._announcer.event(event, self._counters[EVENTS].next)
         except MessageError as error:
             log.error("uplink: event %r cannot be published: %s", event.kind, error)
+            return
+        self._counters[EVENTS].take(1)
+        self._post.add(numbered)
 
     def _report(self, kind: str, message: str, severity: Severity = "info") -> None:
         self._events.publish(self._event(kind, message, severity))
