@@ -40,6 +40,7 @@ def pytest_runtest_makereport(
     outcome: pytest.TestReport = yield  # type: ignore[misc]
     if outcome.when == "call" or (outcome.when == "setup" and not outcome.passed):
         reason = outcome.longrepr[2] if isinstance(outcome.longrepr, tuple) else str(outcome.longrepr or "")
+        reason = reason.removeprefix("Skipped: ")
         measured = dict(item.user_properties)
         case = Case(item.name, outcome.outcome, reason, round(outcome.duration, 3), measured)  # type: ignore[arg-type]
         item.config.stash[REPORT].cases.append(case)
@@ -91,7 +92,7 @@ def service(
     elif facts.has("systemctl") and facts.has("flyball"):
         made = UnitService(target, ladder, port)
     else:
-        pytest.skip("the target has no installed Flyball (package and systemd unit)")
+        pytest.fail("the target has no installed Flyball: expected the Debian package (flyball, flyball.service)")
     yield made
     made.stop()
 

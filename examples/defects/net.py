@@ -31,9 +31,10 @@ class Point:
 POINTS = (
     Point(name="r224", side=224, widths=(48, 72, 56, 64), depths=(3, 2, 1), samples=110_000),
     Point(name="r144", side=144, widths=(24, 48, 48, 64), depths=(2, 1, 1), samples=150_000),
-    Point(name="r112", side=112, widths=(24, 40, 48, 48), depths=(1, 2, 1), samples=180_000),
-    Point(name="r80", side=80, widths=(16, 32, 48, 48), depths=(1, 1, 1), samples=220_000),
-    Point(name="r64", side=64, widths=(12, 24, 32, 48), depths=(1, 1, 1), samples=240_000),
+    Point(name="r112", side=112, widths=(24, 40, 48, 48), depths=(1, 2, 1), samples=110_000),
+    Point(name="r96", side=96, widths=(20, 36, 48, 48), depths=(1, 1, 1), samples=110_000),
+    Point(name="r80", side=80, widths=(16, 32, 48, 48), depths=(1, 1, 1), samples=130_000),
+    Point(name="r64", side=64, widths=(16, 28, 40, 48), depths=(1, 1, 1), samples=170_000),
 )
 
 

@@ -16,9 +16,10 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+
 from flyball.demo import surface
 from flyball_kernels.resize import resize
-from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
 Labels = NDArray[np.uint8]

@@ -18,17 +18,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from flyball.demo import surface
 from net import POINTS, Net, Point
 from numpy.typing import NDArray
 from pictures import Labels, Pixels, load
 from torch import Tensor, nn
 
+from flyball.demo import surface
+
 BATCH = 64
 PEAK_RATE = 4e-3
 # (share of the samples, share of the side): most of the learning is done on small pictures, where it is cheap.
-COURSE = ((0.45, 0.5), (0.22, 0.72), (0.33, 1.0))
-SMALLEST = 56  # pixels; below it the defects that a net is to learn from are gone
+COURSE = ((0.58, 0.5), (0.22, 0.72), (0.20, 1.0))
+SMALLEST = 80  # pixels; below it most defects are gone and a net learns little
 OPSET = 17  # the newest that ONNX Runtime 1.23 (JetPack 6) and older ones all run
 
 
@@ -60,11 +61,13 @@ def _train(point: Point, pixels: Pixels, labels: Labels, samples: int) -> Net:
     pixels = shrunk(pixels, point.side)
     random, began, order, running = np.random.default_rng(7), time.monotonic(), np.zeros(0, np.int64), 0.0
     for step in range(steps):
-        if len(order) < BATCH:
+        side = _side_at(step / steps, point.side)
+        size = BATCH if side < point.side else BATCH // 2  # the last fine steps are the dear ones
+        if len(order) < size:
             order = random.permutation(len(labels))
-        chosen, order = np.sort(order[:BATCH]), order[BATCH:]  # sorted: the disk is read forwards
+        chosen, order = np.sort(order[:size]), order[size:]  # sorted: the disk is read forwards
         batch = _augment(torch.from_numpy(pixels[chosen]), random)
-        x = normalized(batch, _side_at(step / steps, point.side))
+        x = normalized(batch, side)
         with torch.autocast("cpu", torch.bfloat16):
             logits = net(x)
         loss = nn.functional.cross_entropy(logits.float(), torch.from_numpy(labels[chosen]).long())

@@ -26,7 +26,7 @@ FILE_NAME = "flyball-ladder.toml"
 MAX_TENSORS = 16  # what a slot's header has room for (engine/slots.py)
 
 Fraction = Annotated[float, Meta(ge=0, le=1)]
-Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z", description="64 hexadecimal digits (sha256sum of the artifact)")]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z", description="64 hexadecimal digits (sha256sum)")]
 Version = Annotated[
     str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}\Z", description="1 to 64 letters, digits or '_.+-'")
 ]
