@@ -151,12 +151,20 @@ class Uplink(msgspec.Struct, frozen=True, kw_only=True):
         return self.device or re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname())[:64].lstrip("-_") or "device"
 
 
+class LadderLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """None = as `[governor.limits]` says."""
+
+    latency_p95_ms: Positive | None = None
+    temperature_c: Positive | None = None
+    memory_available_mib: Positive | None = None
+
+
 class LadderSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Of one ladder, by its name: `[ladder.imagenet]`. Limits here win over `[governor.limits]`."""
+    """Of one ladder, by its name: `[ladder.imagenet]`. Limits here win, key by key, over `[governor.limits]`."""
 
     path: str = ""  # serve this folder, besides what is installed
     rung: str = ""  # pinned at start
-    limits: Limits | None = None
+    limits: LadderLimits | None = None
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
+import msgspec
+
+from flyball.clock import Clock
 from flyball.errors import NotFoundError
 from flyball.ports import (
     Answer,
@@ -14,7 +17,11 @@ from flyball.ports import (
     LadderTotals,
     LatencyWindow,
     PublicTensor,
+    Quantity,
+    Reading,
     RungStatus,
+    SensorHealth,
+    Stats,
     SwitchReport,
     Tensor,
     Timing,
@@ -55,7 +62,8 @@ def echo(request: InferRequest) -> tuple[Tensor, ...]:
 
 class FakeLadder:
     """Implements ports.Ladder. `respond` makes the outputs; an exception in `error` is raised in its place. What
-    was asked is in `requests` and `switched`."""
+    was asked is in `requests` and `switched`. `details` says more of rungs than their state; `refusals` are raised
+    by a switch to a rung, and `before_switch` is awaited first."""
 
     def __init__(
         self,
@@ -77,6 +85,9 @@ class FakeLadder:
         self.switched: list[tuple[str, str]] = []
         self.latency = LatencyWindow(rung=rungs[0], seconds=5.0, count=0, p50_s=None, p95_s=None, p99_s=None)
         self.counted = NO_TOTALS
+        self.details: dict[str, RungStatus] = {}
+        self.refusals: dict[str, Exception] = {}
+        self.before_switch: Callable[[], Awaitable[object]] | None = None
 
     async def infer(self, request: InferRequest) -> Answer:
         self.requests.append(request)
@@ -85,7 +96,7 @@ class FakeLadder:
         return Answer(outputs=self.respond(request), rung=request.rung or self.active or "", timing=NO_TIME)
 
     def status(self) -> LadderStatus:
-        rungs = tuple(RungStatus(name=r, state="active" if r == self.active else "closed") for r in self.rungs)
+        rungs = tuple(self._rung(name) for name in self.rungs)
         return LadderStatus(
             name=self.name,
             version=self.version,
@@ -93,6 +104,24 @@ class FakeLadder:
             active=self.active,
             pending=0,
             rungs=rungs,
+        )
+
+    def _rung(self, name: str) -> RungStatus:
+        if name == self.active:
+            return msgspec.structs.replace(
+                self.details.get(name, RungStatus(name=name, state="active")), state="active"
+            )
+        return self.details.get(name, RungStatus(name=name, state="closed"))
+
+    def measure(self, p95_s: float | None, count: int = 50) -> None:
+        """From now on the active rung's answers take this long; None = there are none."""
+        self.latency = LatencyWindow(
+            rung=self.active or "",
+            seconds=5.0,
+            count=0 if p95_s is None else count,
+            p50_s=p95_s,
+            p95_s=p95_s,
+            p99_s=p95_s,
         )
 
     def window(self, seconds: float) -> LatencyWindow | None:
@@ -104,7 +133,11 @@ class FakeLadder:
     async def switch(self, rung: str, reason: str) -> SwitchReport:
         if rung not in self.rungs:
             raise NotFoundError(f"ladder {self.name}: no rung {rung!r}")
+        if self.before_switch is not None:
+            await self.before_switch()
         self.switched.append((rung, reason))
+        if rung in self.refusals:
+            raise self.refusals[rung]
         source, self.active = self.active, rung
         return SwitchReport(ladder=self.name, source=source, target=rung, open_s=0.0, warm_s=0.0, gap_s=0.0)
 
@@ -123,3 +156,61 @@ class FakeCatalog:
 
     def ladders(self) -> Sequence[Ladder]:
         return tuple(self._ladders.values())
+
+    def add(self, ladder: Ladder) -> None:
+        """In place of one with its name."""
+        self._ladders[ladder.name] = ladder
+
+    def remove(self, name: str) -> None:
+        del self._ladders[name]
+
+
+UNITS: dict[Quantity, str] = {
+    "power": "W", "energy": "J", "temperature": "C", "cpu_utilization": "ratio", "memory_available": "B",
+    "memory_total": "B", "memory_used": "B", "load_1m": "tasks", "frequency": "Hz",
+}  # fmt: skip
+
+
+class FakeReadings:
+    """Implements ports.Readings over the values it is given: `latest` tells them until they are lost."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._latest: dict[tuple[Quantity, str], Reading] = {}
+        self._all: list[Reading] = []
+        self.sensors: list[SensorHealth] = []
+
+    def put(self, quantity: Quantity, value: float, name: str = "machine") -> None:
+        reading = Reading(
+            quantity=quantity,
+            name=name,
+            value=value,
+            unit=UNITS[quantity],
+            scope="machine",
+            sensor="fake",
+            t_s=self._clock.monotonic_s(),
+        )
+        self._latest[quantity, name] = reading
+        self._all.append(reading)
+
+    def lose(self, quantity: Quantity) -> None:
+        self._latest = {key: reading for key, reading in self._latest.items() if key[0] != quantity}
+
+    def latest(self) -> Sequence[Reading]:
+        return tuple(self._latest.values())
+
+    def window(self, quantity: Quantity, seconds: float, name: str | None = None) -> Stats | None:
+        since_s = self._clock.monotonic_s() - seconds
+        values = [r.value for r in self._all if r.quantity == quantity and name in (None, r.name) and r.t_s >= since_s]
+        if not values:
+            return None
+        return Stats(
+            count=len(values),
+            mean=sum(values) / len(values),
+            minimum=min(values),
+            maximum=max(values),
+            last=values[-1],
+        )
+
+    def health(self) -> Sequence[SensorHealth]:
+        return tuple(self.sensors)

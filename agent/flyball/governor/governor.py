@@ -1,37 +1,50 @@
 """The loop around the law: looks, decides, acts, and keeps the reasons.
 
-catalog + readings -> view -> policy.choose -> Switchable.switch -> Decision -> ring, and an event when it matters
+catalog + readings -> survey -> policy.choose -> Switchable.switch -> Decision -> journal, and an event when it is news
 
-One wake-up a period for all ladders. A fault in one ladder's decision is logged once and does not stop the others.
+One wake-up a period for all ladders. A change of rung may take a minute (a worker opens its artifact), so it is made
+in a task of its own: meanwhile the other ladders are decided on, and this one is left alone. Never decides itself.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
 from flyball.clock import Clock
-from flyball.config import Config, Limits
-from flyball.errors import FlyballError, NotFoundError
+from flyball.config import Config
+from flyball.errors import FlyballError, NotFoundError, RequestError, WorkerError
 from flyball.events import Event, Events
-from flyball.governor.policy import broken_limit, choose, moved
-from flyball.governor.view import Bounds, Observation, RungView, State, bounds
-from flyball.ports import Catalog, Decision, Ladder, LadderStatus, LatencyWindow, Pin, Readings, SwitchReport
+from flyball.governor.constraints import check, duration
+from flyball.governor.journal import Entry, Journal
+from flyball.governor.policy import choose
+from flyball.governor.state import State
+from flyball.governor.survey import survey
+from flyball.governor.values import Limits, Observation, View
+from flyball.ports import Catalog, Decision, Ladder, Pin, Readings, SwitchReport
 
 log = logging.getLogger(__name__)
 
-_KEPT = 256  # decisions per ladder
-# How long a rung that could not be switched to is left alone, doubled at every failure in a row.
-_RETRY_S = 30.0
-_RETRY_MAX_S = 3600.0
+Key = tuple[str, str]  # name and version: another version is another ladder, with other rungs
+
+
+@dataclass(slots=True)
+class _Governed:
+    """What is kept of one ladder. `change` is held while its rung is being changed."""
+
+    state: State = field(default_factory=State)
+    change: asyncio.Lock = field(default_factory=asyncio.Lock)
+    acting: asyncio.Task[None] | None = None
+    faulty: bool = False
 
 
 class Governor:
-    """Implements ports.Steering. `floors` gives a ladder's accuracy floor, None where it has none."""
+    """Implements ports.Steering. `floor` gives a ladder's accuracy floor, None where it has none."""
 
     def __init__(
         self,
@@ -40,231 +53,203 @@ class Governor:
         readings: Readings,
         events: Events,
         clock: Clock,
-        floors: Callable[[str], float | None],
+        floor: Callable[[str], float | None] = lambda ladder: None,
     ) -> None:
         self._config = config
         self._catalog = catalog
         self._readings = readings
         self._events = events
         self._clock = clock
-        self._floors = floors
-        self._states: dict[tuple[str, str], State] = {}
-        self._pins: dict[str, Pin] = {}
-        self._rings: dict[str, deque[Decision]] = {}
-        self._failed: dict[tuple[str, str], tuple[int, float]] = {}  # failures in a row, monotonic end of the wait
-        self._faulty: set[str] = set()
-        self._bindings: dict[str, str] = {}
+        self._floor = floor
+        self._governed: dict[Key, _Governed] = {}
+        self._journals: dict[str, Journal] = {}
 
-    async def run(self, beat: Callable[[], None]) -> None:
+    async def run(self, beat: Callable[[], None] = lambda: None) -> None:
         """Until cancelled; `beat` is called every period."""
-        while True:
-            await self.tick()
-            beat()
-            await asyncio.sleep(self._config.governor.period_s)
+        try:
+            while True:
+                started_s = self._clock.monotonic_s()
+                self.tick()
+                beat()
+                spent_s = self._clock.monotonic_s() - started_s
+                period_s = self._config.governor.period_s
+                await asyncio.sleep(max(period_s - spent_s, period_s / 10))
+        finally:
+            acting = [g.acting for g in self._governed.values() if g.acting is not None]
+            for task in acting:
+                task.cancel()
+            await asyncio.gather(*acting, return_exceptions=True)
 
     def apply(self, config: Config) -> None:
-        """New limits and modes take effect at the next period; what was learnt is kept."""
-        self._config = config
+        """New limits, modes and pins take effect at the next period; what was learnt is kept."""
+        before, self._config = self._config, config
+        for (name, _), governed in self._governed.items():
+            old, new = _pinned_rung(before, name), _pinned_rung(config, name)
+            if new != old:
+                self._pin_as_configured(name, governed, new)
 
     def mode(self) -> str:
         return self._config.governor.mode
 
+    def pins(self) -> Sequence[Pin]:
+        now_s = self._clock.monotonic_s()
+        pins = [g.state.pin for g in self._governed.values()]
+        return tuple(p for p in pins if p is not None and (p.until_s is None or p.until_s > now_s))
+
     # ------------------------------------------------------------------------------------------------ steering
 
     async def pin(self, ladder: str, rung: str, for_s: float | None) -> SwitchReport | None:
+        """Also raises RequestError for a time that is no time. A pin that cannot be had changes nothing."""
         target = self._catalog.get(ladder)
-        status = target.status()
-        if rung not in {r.name for r in status.rungs}:
-            known = ", ".join(r.name for r in status.rungs)
-            raise NotFoundError(f"ladder {ladder} has no rung {rung!r} (it has: {known})")
-        report = None if status.active == rung else await target.switch(rung, "pin")
-        now_s = self._clock.monotonic_s()
-        self._pins[ladder] = Pin(ladder=ladder, rung=rung, until_s=None if for_s is None else now_s + for_s)
-        until = "until it is released" if for_s is None else f"for {for_s:.0f} s"
-        reason = f"held on {rung} {until}, as asked for"
-        self._keep(
-            self._pinned(target.status(), rung, report.source or "" if report else rung, reason), report is not None
-        )
+        if for_s is not None and not (math.isfinite(for_s) and for_s > 0):
+            raise RequestError(f"for_s: expected more than 0 seconds, or none for no limit, found {for_s}")
+        _check_rung(target, rung)
+        governed = self._of(target)
+        async with governed.change:
+            source, report = target.status().active, None
+            if source != rung:
+                report = await target.switch(rung, "pin")
+            now_s = self._clock.monotonic_s()
+            pin = Pin(ladder=ladder, rung=rung, until_s=None if for_s is None else now_s + for_s)
+            if report is None and governed.state.pin == pin:
+                return None
+            decision = self._order(ladder, source or "", rung, f"held at {rung} {_until(for_s)}, as asked for")
+            if report is not None:
+                governed.state = governed.state.moved(decision, Observation(), self._config.governor, now_s)
+            governed.state = replace(governed.state, pin=pin)
+        self._journal(ladder).keep(Entry(decision=decision), steady=1)
+        self._tell("pin", ladder, decision.reason)
         return report
 
     async def release(self, ladder: str) -> None:
-        self._catalog.get(ladder)
-        if self._pins.pop(ladder, None) is not None:
+        governed = self._of(self._catalog.get(ladder))
+        if governed.state.pin is not None:
+            governed.state = replace(governed.state, pin=None)
             self._tell("unpin", ladder, f"{ladder} is released: the governor chooses again")
 
-    def pins(self) -> Sequence[Pin]:
-        return tuple(self._pins.values())
-
     def decisions(self, ladder: str | None = None) -> Sequence[Decision]:
-        if ladder is not None:
-            return tuple(self._rings.get(ladder, ()))
-        return tuple(sorted((d for ring in self._rings.values() for d in ring), key=lambda d: d.t_s))
+        journals = [j for name, j in self._journals.items() if ladder in (None, name)]
+        return sorted((d for journal in journals for d in journal.decisions()), key=lambda d: d.t_s)
 
     # ------------------------------------------------------------------------------------------------ the loop
 
-    async def tick(self) -> None:
-        """One decision for every ladder."""
+    def tick(self) -> None:
+        """One decision for every ladder whose rung is not being changed right now."""
         present = self._catalog.ladders()
         self._forget({(ladder.name, ladder.version) for ladder in present})
         for ladder in present:
+            governed = self._of(ladder)
             try:
-                await self._decide(ladder)
-                if ladder.name in self._faulty:
-                    self._faulty.remove(ladder.name)
-                    log.warning("decisions for %s work again", ladder.name)
+                if governed.acting is None and not governed.change.locked():
+                    self._consider(ladder, governed)
+                if governed.faulty:
+                    governed.faulty = False
+                    log.warning("decisions for the ladder %s work again", ladder.name)
             except Exception:
                 # The boundary of this loop: one ladder's fault must not end the governing of the others.
-                if ladder.name not in self._faulty:
-                    self._faulty.add(ladder.name)
-                    log.exception("no decision could be made for %s", ladder.name)
+                if not governed.faulty:
+                    governed.faulty = True
+                    log.exception("no decision could be made for the ladder %s", ladder.name)
 
-    async def _decide(self, ladder: Ladder) -> None:
-        status = ladder.status()
-        settings = self._config.governor
-        window = ladder.window(settings.window_s)
-        if status.active is None or window is None or window.rung != status.active:
-            return  # between two rungs, or none could be opened: the engine's concern
-        now_s = self._clock.monotonic_s()
-        observed = self._observe(window)
-        limits = self._bounds(ladder.name)
-        pin = self._pin(ladder.name, now_s)
-        if pin is not None:
-            await self._hold(ladder, status, pin, broken_limit(observed, limits))
+    def _consider(self, ladder: Ladder, governed: _Governed) -> None:
+        settings, pin = self._config.governor, governed.state.pin
+        view = self._look(ladder, governed)
+        decision, governed.state = choose(view, self._limits(ladder.name), settings, governed.state)
+        if pin is not None and governed.state.pin is None:
+            self._tell("unpin", ladder.name, f"the time for which {ladder.name} was held at {pin.rung} is over")
+        if decision.target == decision.source or (settings.mode == "observe" and decision.action != "pin"):
+            self._keep(ladder, decision, view, governed)
             return
+        task = asyncio.get_running_loop().create_task(self._act(ladder, governed, decision, view, governed.state.pin))
+        governed.acting = task
+        task.add_done_callback(lambda _: _finish(governed))
+
+    async def _act(self, ladder: Ladder, governed: _Governed, decision: Decision, view: View, pin: Pin | None) -> None:
+        async with governed.change:
+            if governed.state.pin != pin or governed.state.active != decision.source:
+                return  # somebody gave an order between the decision and now
+            error = ""
+            try:
+                await ladder.switch(decision.target, decision.binding)
+            except FlyballError as refusal:
+                error = str(refusal)
+            except Exception as fault:
+                # The boundary of this task: what the rung above did wrong is told as any other failure to switch.
+                log.exception("the ladder %s could not be switched to %s", ladder.name, decision.target)
+                error = f"{type(fault).__name__}: {fault}"
+            rules, now_s = self._config.governor, self._clock.monotonic_s()
+            if error:
+                governed.state = governed.state.refused(decision.target, error, rules, now_s)
+            else:
+                governed.state = governed.state.moved(decision, view.seen, rules, now_s)
+            self._keep(ladder, msgspec.structs.replace(decision, acted=not error, error=error), view, governed)
+
+    # ------------------------------------------------------------------------------------------------ what is kept
+
+    def _of(self, ladder: Ladder) -> _Governed:
         key = (ladder.name, ladder.version)
-        state = self._states.get(key)
-        if state is None:
-            state = State(active=status.active, since_s=now_s)
-        elif state.active != status.active:  # moved by a pin, or by recovery from a crash
-            state = msgspec.structs.replace(state, active=status.active, since_s=now_s, broken=(), clear=0)
-        rungs = self._rungs(status, now_s)
-        decision, state = choose(ladder.name, rungs, observed, limits, settings, state, now_s, self._clock.wall_s())
-        self._states[key] = state
-        if decision.target == decision.source or settings.mode == "observe":
-            self._keep(decision, changed=False)
+        governed = self._governed.get(key)
+        if governed is None:
+            governed = self._governed[key] = _Governed()
+            pinned = _pinned_rung(self._config, ladder.name)
+            if pinned:
+                self._pin_as_configured(ladder.name, governed, pinned)
+        return governed
+
+    def _pin_as_configured(self, name: str, governed: _Governed, rung: str) -> None:
+        if not rung:
+            if governed.state.pin is not None:
+                governed.state = replace(governed.state, pin=None)
+                self._tell("unpin", name, f"{name} is no longer pinned in the configuration: the governor chooses")
             return
         try:
-            await ladder.switch(decision.target, decision.binding or "headroom")
+            _check_rung(self._catalog.get(name), rung)
         except FlyballError as error:
-            self._leave_alone(ladder.name, decision.target)
-            self._keep(msgspec.structs.replace(decision, error=str(error)), changed=True)
+            self._tell("pin", name, f"[ladder.{name}] rung is left aside: {error}", severity="error")
             return
-        self._failed.pop((ladder.name, decision.target), None)
-        self._states[key] = moved(state, decision, observed, settings, self._clock.monotonic_s())
-        self._keep(msgspec.structs.replace(decision, acted=True), changed=True)
+        governed.state = replace(governed.state, pin=Pin(ladder=name, rung=rung, until_s=None))
+        self._tell("pin", name, f"held at {rung} until released, as configured in [ladder.{name}]")
 
-    async def _hold(self, ladder: Ladder, status: LadderStatus, pin: Pin, broken: str) -> None:
-        if status.active != pin.rung and not self._is_left_alone(ladder.name, pin.rung):
-            try:
-                await ladder.switch(pin.rung, "pin")
-            except FlyballError as error:
-                self._leave_alone(ladder.name, pin.rung)
-                why = f"held on {pin.rung}, which cannot be opened"
-                decision = self._pinned(status, pin.rung, status.active or "", why)
-                self._keep(msgspec.structs.replace(decision, error=str(error), acted=False), changed=True)
-                return
-        reason = f"held on {pin.rung}" + (f"; the {broken} limit is broken meanwhile" if broken else "")
-        self._keep(self._pinned(ladder.status(), pin.rung, pin.rung, reason, broken), changed=False)
+    def _forget(self, present: set[Key]) -> None:
+        for key in [key for key in self._governed if key not in present]:
+            gone = self._governed.pop(key)
+            if gone.state.pin is not None and key[0] in {name for name, _ in present}:
+                self._tell("unpin", key[0], f"{key[0]} was replaced by another version: the pin has ended with it")
+        names = {name for name, _ in present}
+        self._journals = {name: journal for name, journal in self._journals.items() if name in names}
 
-    def _pinned(self, status: LadderStatus, rung: str, source: str, reason: str, binding: str = "") -> Decision:
-        return Decision(
-            ladder=status.name,
-            t_s=self._clock.monotonic_s(),
-            wall_s=self._clock.wall_s(),
-            action="pin",
-            source=source,
-            target=rung,
-            reason=reason,
-            binding=binding,
-            acted=True,
-        )
+    def _journal(self, ladder: str) -> Journal:
+        return self._journals.setdefault(ladder, Journal())
 
-    # ------------------------------------------------------------------------------------------------ looking
+    def _look(self, ladder: Ladder, governed: _Governed) -> View:
+        floor = self._floor(ladder.name)
+        return survey(ladder, self._readings, floor, self._config.governor, governed.state, self._clock)
 
-    def _observe(self, window: LatencyWindow) -> Observation:
-        """Readings that are failed or stale are absent, and with them the constraints that rest on them."""
-        newest = self._readings.latest()
-        zones = [r for r in newest if r.quantity == "temperature"]
-        hottest = max(zones, key=lambda r: r.value, default=None)
-        cpu = self._readings.window("cpu_utilization", self._config.governor.window_s)
-        memory = next((r.value for r in newest if r.quantity == "memory_available"), None)
-        return Observation(
-            window=window,
-            cpu=cpu.mean if cpu is not None else None,
-            memory_available_bytes=memory,
-            temperature_c=hottest.value if hottest is not None else None,
-            zone=hottest.name if hottest is not None else "",
-        )
-
-    def _bounds(self, ladder: str) -> Bounds:
-        own = self._config.ladder.get(ladder)
-        limits: Limits = own.limits if own is not None and own.limits is not None else self._config.governor.limits
-        return bounds(limits, self._config.governor, self._floors(ladder))
-
-    def _rungs(self, status: LadderStatus, now_s: float) -> list[RungView]:
-        views = []
-        for rung in status.rungs:
-            why_not = ""
-            if rung.state == "no-accelerator":
-                why_not = rung.error
-            elif self._is_left_alone(status.name, rung.name):
-                why_not = f"it could not be opened: {rung.error}" if rung.error else "it failed a short while ago"
-            views.append(
-                RungView(
-                    name=rung.name,
-                    accuracy=rung.accuracy,
-                    why_not="" if rung.name == status.active else why_not,
-                    profiled_p50_s=rung.profiled_p50_s,
-                    resident_bytes=rung.rss_bytes,
-                )
-            )
-        return views
-
-    def _leave_alone(self, ladder: str, rung: str) -> None:
-        failures = self._failed.get((ladder, rung), (0, 0.0))[0] + 1
-        wait_s = min(_RETRY_S * 2.0 ** min(failures - 1, 20), _RETRY_MAX_S)
-        self._failed[ladder, rung] = (failures, self._clock.monotonic_s() + wait_s)
-
-    def _is_left_alone(self, ladder: str, rung: str) -> bool:
-        return self._failed.get((ladder, rung), (0, 0.0))[1] > self._clock.monotonic_s()
-
-    def _pin(self, ladder: str, now_s: float) -> Pin | None:
-        pin = self._pins.get(ladder)
-        if pin is not None and pin.until_s is not None and now_s >= pin.until_s:
-            del self._pins[ladder]
-            self._tell("unpin", ladder, f"the time for which {ladder} was held on {pin.rung} is over")
-            return None
-        return pin
-
-    def _forget(self, present: set[tuple[str, str]]) -> None:
-        for key in [key for key in self._states if key not in present]:
-            del self._states[key]
+    def _limits(self, ladder: str) -> Limits:
+        return Limits.of(self._config, ladder)
 
     # ------------------------------------------------------------------------------------------------ telling
 
-    def _keep(self, decision: Decision, changed: bool) -> None:
-        self._rings.setdefault(decision.ladder, deque(maxlen=_KEPT)).append(decision)
-        binding_changed = self._bindings.get(decision.ladder, "") != decision.binding
-        self._bindings[decision.ladder] = decision.binding
-        if not (changed or binding_changed):
+    def _keep(self, ladder: Ladder, decision: Decision, view: View, governed: _Governed) -> None:
+        rules = self._config.governor
+        checks = check(view.seen, self._limits(ladder.name), rules)
+        lost = ",".join(c.constraint for c in governed.state.lost(checks))
+        health = f"{ladder.status().state} {lost}".strip()
+        steady = max(rules.up_windows, rules.of_windows)
+        if not self._journal(ladder.name).keep(Entry(decision=decision, health=health), steady):
             return
-        level = logging.WARNING if decision.error else logging.INFO
         move = f"{decision.source} -> {decision.target}" if decision.source != decision.target else decision.source
-        log.log(
-            level,
-            "%s: %s: %s%s",
-            decision.ladder,
-            move,
-            decision.reason,
-            f" ({decision.error})" if decision.error else "",
-        )
+        failure = f" ({decision.error})" if decision.error else ""
+        level = logging.WARNING if decision.error else logging.INFO
+        log.log(level, "%s: %s: %s%s", ladder.name, move or "no rung", decision.reason, failure)
+        broken = any(c.broken for c in checks)
         self._events.publish(
             Event(
                 kind="decision",
                 t_s=decision.t_s,
-                message=decision.reason,
+                message=decision.reason + failure,
                 ladder=decision.ladder,
-                severity="warning" if decision.error else "info",
+                severity="warning" if decision.error or broken else "info",
                 detail={
                     "action": decision.action,
                     "from": decision.source,
@@ -272,10 +257,55 @@ class Governor:
                     "binding": decision.binding,
                     "acted": decision.acted,
                     "error": decision.error,
+                    "health": health,
                 },
             )
         )
 
-    def _tell(self, kind: str, ladder: str, message: str) -> None:
-        log.info("%s", message)
-        self._events.publish(Event(kind=kind, t_s=self._clock.monotonic_s(), message=message, ladder=ladder))
+    def _order(self, ladder: str, source: str, rung: str, reason: str) -> Decision:
+        return Decision(
+            ladder=ladder,
+            t_s=self._clock.monotonic_s(),
+            wall_s=self._clock.wall_s(),
+            action="pin",
+            source=source,
+            target=rung,
+            reason=reason,
+            binding="pin",
+            acted=True,
+        )
+
+    def _tell(self, kind: str, ladder: str, message: str, severity: str = "info") -> None:
+        failed = severity == "error"
+        log.log(logging.ERROR if failed else logging.INFO, "%s", message)
+        self._events.publish(
+            Event(
+                kind=kind,
+                t_s=self._clock.monotonic_s(),
+                message=message,
+                ladder=ladder,
+                severity="error" if failed else "info",
+            )
+        )
+
+
+def _finish(governed: _Governed) -> None:
+    governed.acting = None
+
+
+def _pinned_rung(config: Config, ladder: str) -> str:
+    return config.ladder[ladder].rung if ladder in config.ladder else ""
+
+
+def _check_rung(ladder: Ladder, rung: str) -> None:
+    """Raises NotFoundError, WorkerError."""
+    rungs = {r.name: r for r in ladder.status().rungs}
+    if rung not in rungs:
+        raise NotFoundError(f"ladder {ladder.name} has no rung {rung!r} (it has: {', '.join(rungs)})")
+    if rungs[rung].state == "no-accelerator":
+        why = rungs[rung].error or "no accelerator for it is present"
+        raise WorkerError(f"ladder {ladder.name}, rung {rung}: {why}")
+
+
+def _until(for_s: float | None) -> str:
+    return "until released" if for_s is None else f"for {duration(for_s)}"

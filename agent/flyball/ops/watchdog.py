@@ -1,6 +1,6 @@
 """Pets systemd's watchdog as long as every loop of the daemon makes progress.
 
-loops -> Heartbeats.beat(name) -> stuck(now) -> WATCHDOG=1, or silence and one line in the log
+loops -> Heartbeats.beat(name) -> check(now) -> WATCHDOG=1, or silence and one line in the log
 
 An error that was handled is progress; a hung worker, a full disk or an unreachable broker is no reason to be restarted,
 so nothing of that kind beats here.
@@ -31,15 +31,21 @@ class Heartbeats:
         self._limits_s[name] = limit_s
 
     def beat(self, name: str) -> None:
+        if name not in self._limits_s:
+            known = ", ".join(self._limits_s) or "none"
+            raise KeyError(f"the heartbeat {name!r} beats, but was not registered (registered: {known})")
         self._seen_s[name] = self._clock.monotonic_s()
 
-    def stuck(self) -> list[str]:
-        now_s = self._clock.monotonic_s()
+    def check(self, now_s: float) -> list[str]:
+        """The names of those that have not beaten for longer than their limit."""
         return sorted(name for name, limit_s in self._limits_s.items() if now_s - self._seen_s[name] > limit_s)
+
+    def stuck(self) -> list[str]:
+        return self.check(self._clock.monotonic_s())
 
 
 class Watchdog:
-    """Tells the service manager three times per period; that this loop runs is the event loop's own heartbeat."""
+    """Tells the service manager three times per period; that this runs at all is the event loop's own heartbeat."""
 
     def __init__(self, notifier: Notifier, heartbeats: Heartbeats) -> None:
         self._notifier = notifier
@@ -54,13 +60,15 @@ class Watchdog:
             self.look()
             await asyncio.sleep(self._notifier.watchdog_s / 3)
 
-    def look(self) -> None:
+    def look(self) -> bool:
+        """Whether all is well; the service manager is told only then."""
         stuck = self._heartbeats.stuck()
         if stuck != self._stuck:
             if stuck:
                 log.error("no progress in: %s; the service manager is not told that all is well", ", ".join(stuck))
             else:
-                log.warning("every loop makes progress again")
+                log.warning("there is progress in %s again", ", ".join(self._stuck))
             self._stuck = stuck
         if not stuck:
             self._notifier.watchdog()
+        return not stuck
