@@ -20,7 +20,7 @@ Comment: The package bundles the Python wheels that follow, unchanged but for fi
  (packaging/trim.txt in the source). Their full licence texts are installed beside them.
 
 Files: *
-Copyright: the Flyball authors
+Copyright: 2026 the Flyball authors
 License: Apache-2.0
 """
 FOOTER = """\
