@@ -8,6 +8,7 @@ Imports onnxruntime only inside probe() and open(), and never writes beside the 
 from __future__ import annotations
 
 import logging
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,7 @@ class OnnxBackend:
     def probe(self) -> Sequence[Accelerator]:
         """The CPU, when ONNX Runtime is installed."""
         try:
-            import onnxruntime
+            onnxruntime = _runtime()
         except ImportError:
             return []
         except Exception as error:  # built for another NumPy, or damaged: absent, but worth a line
@@ -71,7 +72,7 @@ class OnnxBackend:
         check_options(self, options)
         check_artifact(artifact)
         try:
-            import onnxruntime
+            onnxruntime = _runtime()
         except Exception as error:  # an extension module built for another NumPy raises more than ImportError
             raise BackendError(
                 "{}: needs ONNX Runtime, which cannot be imported ({}): pip install 'flyball[onnx]'".format(
@@ -91,6 +92,15 @@ class OnnxBackend:
         except Exception as error:
             # onnxruntime's exceptions share no base class but this; names that are no UTF-8 are a UnicodeDecodeError.
             raise BackendError("{}: {}".format(artifact, _explained(str(error)))) from error
+
+
+def _runtime() -> Any:
+    """The onnxruntime module. Raises what its import raises."""
+    # 1.31 writes a device id and events for its maker under ~/.cache; the variable counts only before the import.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    return onnxruntime
 
 
 class OnnxSession:

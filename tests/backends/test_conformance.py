@@ -190,7 +190,7 @@ GOOD = spec()
         (Signature((), (GOOD,)), "inputs is no tuple of tensors"),
         (Signature((GOOD,), [GOOD]), "outputs is no tuple of tensors"),
         (Signature((GOOD, GOOD), (GOOD,)), "are not unique"),
-        (Signature((spec(dtype="int4"),), (GOOD,)), "NumPy has no dtype 'int4'"),
+        (Signature((spec(dtype="int3"),), (GOOD,)), "NumPy has no dtype 'int3'"),
         (Signature((spec(dtype="i1"),), (GOOD,)), "expected the NumPy name"),
         (Signature((spec(dtype="object"),), (GOOD,)), "dtype of numbers"),
         (Signature((spec(shape=(1, -2)),), (GOOD,)), "plain sizes or -1"),

@@ -1,5 +1,6 @@
 """Installed ladders: whole or not at all, never changed under a version."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -77,3 +78,14 @@ def test_a_half_copied_ladder_is_not_seen(tmp_path: Path) -> None:
     assert store.current() == {}
     store.add(write_ladder(tmp_path / "a"))
     assert list(store.current()) == ["things"]
+
+
+def test_what_is_installed_can_be_read_by_the_service_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        folder = Store(tmp_path / "ladders").add(write_ladder(tmp_path / "a"))
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "ladders", folder.root.parent.parent, folder.root.parent, folder.root):
+        assert path.stat().st_mode & 0o777 == 0o755, path
+    assert all(p.stat().st_mode & 0o777 == 0o644 for p in folder.root.iterdir())

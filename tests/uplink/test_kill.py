@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from fleet_side import Fleet
 
-from conftest import Mosquitto
+from real_broker import Mosquitto
 
 FINAL = ("successful", "failed")
 

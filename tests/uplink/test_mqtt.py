@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Mosquitto
 from flyball.errors import LinkError
 from flyball.uplink.backoff import TAKEN_OVER
 from flyball.uplink.mqtt import Connection, Received, Settings, Will
+from real_broker import Mosquitto
 
 pytestmark = pytest.mark.anyio
 

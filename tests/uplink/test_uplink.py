@@ -15,11 +15,11 @@ from device_side import QUICK, linked, make, records, until
 from fleet_side import Fleet
 from test_handlers import Wheel
 
-from conftest import Mosquitto
 from flyball.errors import ConfigError
 from flyball.events import Event, Events
 from flyball.uplink.handlers import rung
 from flyball.uplink.messages import MAX_PAYLOAD
+from real_broker import Mosquitto
 
 pytestmark = pytest.mark.anyio
 

@@ -84,6 +84,7 @@ def perform(options: DemoOptions) -> int:
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 120  # a file or a pipe has no width of its own
+    signal.signal(signal.SIGTERM, _interrupt)  # so that the daemon and the burners end with it
     folder = options.ladder or example_ladder()
     load(folder)  # mistakes in it are told before anything starts
     line_up = list(track(pictures(_PICTURES), "drawing pictures", total=_PICTURES, console=console, transient=True))
@@ -98,6 +99,10 @@ def perform(options: DemoOptions) -> int:
         result = run(options, client, usable, line_up, limit_s, console)
     finish(result, options, console)
     return 1 if result.failures else 0
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def example_ladder() -> Path:

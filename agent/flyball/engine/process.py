@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 
 # None = the reply is in the slot; else why there will be none.
 Outcome = str | None
+# Kernels work on small arrays, for which BLAS threads only cost memory; and no runtime reports anything to anybody
+# (ONNX Runtime 1.31 writes a device id and events under ~/.cache unless told not to before it is imported).
+_WORKER_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1"}
 _STDERR_LINES = 6  # kept for the message when a worker dies while it opens
 _STDERR_LINE_BYTES = 4096  # a longer line is cut: a worker must not fill the daemon's memory
 
@@ -95,7 +98,7 @@ class Worker:
                 stderr=subprocess.PIPE,
                 pass_fds=fds,
                 start_new_session=True,  # a terminal's Ctrl-C reaches the daemon alone
-                env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+                env={**os.environ, **_WORKER_ENVIRONMENT},
             )
         worker = cls(label, process, ours)
         worker._channel = channel

@@ -78,16 +78,20 @@ class Store:
             )
 
     def _copy(self, folder: LadderFolder, place: Path) -> None:
-        place.parent.mkdir(parents=True, exist_ok=True)
+        for folder_above in (self._root, place.parent.parent, place.parent):
+            if not folder_above.is_dir():
+                folder_above.mkdir(parents=True)
+                folder_above.chmod(0o755)  # whatever the umask: the service reads it as its own user
         beside = Path(tempfile.mkdtemp(prefix=".adding-", dir=self._root))
         try:
             for file in _files(folder):
                 target = beside / file
                 target.parent.mkdir(parents=True, exist_ok=True)
+                for above in target.relative_to(beside).parents:
+                    (beside / above).chmod(0o755)
                 shutil.copyfile(folder.root / file, target)
-                target.chmod(0o644)  # whatever the umask of the one who installs: the service reads it as its own user
+                target.chmod(0o644)
                 _flush(target)
-            beside.chmod(0o755)
             _flush(beside)
             beside.rename(place)
             _flush(place.parent)
