@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import uvloop
-from flyball_backends.litert import LiteRtBackend
 
 from flyball.clock import SystemClock
 from flyball.config import Engine
@@ -31,6 +30,7 @@ from flyball.ladder.draft import DraftRequest, draft
 from flyball.ladder.manifest import FILE_NAME, load
 from flyball.ports import InferRequest, Tensor
 from flyball_backends.contract import Session
+from flyball_backends.litert import LiteRtBackend
 
 DATA = Path(__file__).resolve().parents[2] / "shared/data/models/imagenet"
 MODEL = DATA / "mobilenet_v1_0.25_224_quant.tflite"  # input uint8 1x224x224x3: 150,528 bytes

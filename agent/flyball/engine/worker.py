@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 import numpy as np
-from flyball_backends.options import decode_options
-from flyball_backends.registry import find
 
 from flyball.engine.channel import Channel
 from flyball.engine.pipeline import BadRequest, Pipeline, PlanError
 from flyball.engine.slots import BAD_REQUEST, FAILED, TOO_LATE, SlotOverflow, SlotPool
 from flyball.engine.wire import Decoder, Message, encode
 from flyball_backends.contract import BackendError, Session, Signature, TensorSpec
+from flyball_backends.options import decode_options
+from flyball_backends.registry import find
 
 OOM_SCORE = "500"  # the kernel's killer takes a worker before the daemon, which then starts it again
 
