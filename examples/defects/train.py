@@ -14,6 +14,7 @@ import copy
 import sys
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,70 +27,80 @@ from torch import Tensor, nn
 from flyball.demo import surface
 
 BATCH = 64
-PEAK_RATE = 4e-3
-# (share of the samples, share of the side): most of the learning is done on small pictures, where it is cheap.
-COURSE = ((0.58, 0.5), (0.22, 0.72), (0.20, 1.0))
-SMALLEST = 80  # pixels; below it most defects are gone and a net learns little
+POLISH_RATE = 1.2e-3
 OPSET = 17  # the newest that ONNX Runtime 1.23 (JetPack 6) and older ones all run
 
 
 def main() -> None:
     options = _options()
     torch.set_num_threads(options.threads)
-    training = range(surface.TRAINING_SEEDS.start, surface.TRAINING_SEEDS.start + options.pictures)
+    training = surface.TRAINING_SEEDS[: options.pictures]
     validation = surface.VALIDATION_SEEDS[: options.validation]
     pixels, labels = load(training, options.work / "cache")
     held_pixels, held_labels = load(validation, options.work / "cache")
     for point in POINTS:
         if options.points and point.name not in options.points:
             continue
-        net = _train(point, pixels, labels, int(point.samples * options.effort))
+        net = _train(point, pixels, labels, options.effort, options.work)
         logits = predict(net, held_pixels, point.side)
+        shift = ok_shift(logits, held_labels, options.false_alarm)
+        logits[:, 0] += shift
         with torch.no_grad():
-            net.head.bias[0] += ok_shift(logits, held_labels, options.false_alarm)
-        logits = predict(net, held_pixels, point.side)
+            net.head.bias[0] += shift
         print(f"{point.name}: validation {_summary(logits, held_labels)}", flush=True)
+        torch.save(net.state_dict(), options.work / f"{point.name}.pt")
         _export(net, point, options.work / f"{point.name}.onnx")
 
 
-def _train(point: Point, pixels: Pixels, labels: Labels, samples: int) -> Net:
+def _train(point: Point, pixels: Pixels, labels: Labels, effort: float, work: Path) -> Net:
     torch.manual_seed(7)
-    net = Net(point).to(memory_format=torch.channels_last)
-    average, steps = copy.deepcopy(net), samples // BATCH
-    optimizer = torch.optim.AdamW(net.parameters(), lr=PEAK_RATE, weight_decay=0.05)
-    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=steps, pct_start=0.15)
-    pixels = shrunk(pixels, point.side)
+    net = Net(point)
+    if point.start:
+        net.load_state_dict(torch.load(work / f"{point.start}.pt", weights_only=True))
+    net = net.to(memory_format=torch.channels_last)
+    pixels, labels = shrunk(pixels[: point.pictures], point.side), labels[: point.pictures]
+    net = _cycle(net, point, pixels, labels, int(point.samples * effort) // BATCH, point.rate)
+    if point.polish:
+        whole = replace(point, course=((1.0, point.side),), last_batch=BATCH)
+        net = _cycle(net, whole, pixels, labels, int(point.polish * effort) // BATCH, POLISH_RATE)
+    return net.eval()
+
+
+def _cycle(net: Net, point: Point, pixels: Pixels, labels: Labels, steps: int, rate: float) -> Net:
+    """One rise and fall of the learning rate; gives the weights averaged over its last few hundred steps."""
+    net.train()
+    average = copy.deepcopy(net)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.15)
     random, began, order, running = np.random.default_rng(7), time.monotonic(), np.zeros(0, np.int64), 0.0
     for step in range(steps):
-        side = _side_at(step / steps, point.side)
-        size = BATCH if side < point.side else BATCH // 2  # the last fine steps are the dear ones
+        side = _side_at(step / steps, point)
+        size = BATCH if side < point.side else point.last_batch
         if len(order) < size:
             order = random.permutation(len(labels))
         chosen, order = np.sort(order[:size]), order[size:]  # sorted: the disk is read forwards
-        batch = _augment(torch.from_numpy(pixels[chosen]), random)
-        x = normalized(batch, side)
         with torch.autocast("cpu", torch.bfloat16):
-            logits = net(x)
+            logits = net(normalized(_augment(torch.from_numpy(pixels[chosen]), random), side))
         loss = nn.functional.cross_entropy(logits.float(), torch.from_numpy(labels[chosen]).long())
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), 2.0)
         optimizer.step()
-        cycle.step()
+        schedule.step()
         _follow(average, net, keep=min(0.995, step / (step + 10)))
         running += 0.02 * (loss.item() - running) if step else loss.item()
         if step % 100 == 0:
             print(f"  {point.name}: step {step} of {steps}, loss {running:.4f}, {time.monotonic() - began:.0f} s",
                   file=sys.stderr, flush=True)  # fmt: skip
-    return average.eval()
+    return average
 
 
-def _side_at(progress: float, side: int) -> int:
-    for share, scale in COURSE:
+def _side_at(progress: float, point: Point) -> int:
+    for share, side in point.course:
         if progress < share:
-            return min(side, max(SMALLEST, round(side * scale / 8) * 8))
+            return side
         progress -= share
-    return side
+    return point.side
 
 
 def _follow(average: Net, net: Net, keep: float) -> None:
