@@ -52,6 +52,7 @@ class Daemon:
             f'[serving]\nhttp = "127.0.0.1:{self.port}"\nmetrics = "{metrics_at}"\n{config}'
         )
         self._log = home / "daemon.log"
+        self._ladders = len(ladders)
         arguments = [a for ladder in ladders for a in ("--ladder", str(ladder))]
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -85,7 +86,11 @@ class Daemon:
             time.sleep(0.02)
 
     def until_ready(self) -> "Daemon":
-        self.until(lambda: all(v.status.state != "loading" for v in self.client.status().ladders), "every ladder tried")
+        def tried() -> bool:
+            states = [v.status.state for v in self.client.status().ladders]
+            return len(states) >= self._ladders and "loading" not in states
+
+        self.until(tried, "every ladder tried")
         return self
 
     def workers(self) -> list[int]:

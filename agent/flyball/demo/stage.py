@@ -155,7 +155,8 @@ def wait_until_ready(client: Client, process: subprocess.Popen[bytes], log: Path
         if process.poll() is not None:
             raise ControlError(f"the daemon ended with exit code {process.returncode}:\n{log.read_text()}")
         try:
-            if all(entry.status.state == "ready" for entry in client.status().ladders):
+            ladders = client.status().ladders  # none until its accelerators have been looked for
+            if ladders and all(entry.status.state == "ready" for entry in ladders):
                 return
         except ControlError:
             pass  # not there yet
