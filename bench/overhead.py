@@ -65,7 +65,7 @@ async def measure(root: Path, blocks: int, runs: int) -> dict[str, float]:
     image = np.random.default_rng(0).integers(0, 256, given.shape, dtype=np.uint8)
     tensors = {given.name: image}
     request = InferRequest(inputs=(Tensor(given.name, "UINT8", image.shape, image.tobytes()),))
-    runner = LadderRunner(load(root), Engine(threads=1), {"cpu"}, Standby(0), Events(), SystemClock())
+    runner = LadderRunner(load(root), Engine(threads=1), Standby(0), Events(), SystemClock())
     await runner.start()
     try:
         answer = (await runner.infer(request)).outputs[0]

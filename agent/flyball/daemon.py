@@ -228,7 +228,8 @@ class Daemon:
     async def _take(self, lineup: Lineup) -> tuple[list[str], list[str]]:
         """Puts into service what is new or changed and out of it what is gone; (done, problems)."""
         present = {r.name: r.folder for r in self._catalog.ladders()}
-        changes = difference(lineup.folders, present, kept=list(present) if lineup.problems else ())
+        failed = [r.name for r in self._catalog.ladders() if r.status().state == "failed"]
+        changes = difference(lineup.folders, present, failed, kept=list(present) if lineup.problems else ())
         at_once = asyncio.Semaphore(_LOADS_AT_ONCE)
         done: list[str] = []
         problems: list[str] = []

@@ -46,7 +46,7 @@ async def running(
     if heard is not None:
         events.subscribe(heard)
     standby = Standby(standby_bytes)
-    runner = LadderRunner(load(root), config, {"cpu"}, standby, events, SystemClock())
+    runner = LadderRunner(load(root), config, standby, events, SystemClock())
     await runner.start(first)
     try:
         yield runner

@@ -15,19 +15,22 @@ State = Literal["active", "standby", "closed", "failed", "no-accelerator"]
 
 
 class RungBook:
-    """`accelerators` are the kinds present on this machine; a rung that can use none of them is never opened."""
+    def __init__(self, folder: LadderFolder) -> None:
+        self._rungs = folder.manifest.rung
+        self._entries = {
+            rung.name: RungStatus(name=rung.name, state="closed", precision=rung.precision, accuracy=rung.accuracy)
+            for rung in self._rungs
+        }
 
-    def __init__(self, folder: LadderFolder, accelerators: Collection[str]) -> None:
-        self._entries: dict[str, RungStatus] = {}
-        for rung in folder.manifest.rung:
-            usable = any(kind in accelerators for kind in rung.accelerators)
-            self._entries[rung.name] = RungStatus(
-                name=rung.name,
-                state="closed" if usable else "no-accelerator",
-                precision=rung.precision,
-                accuracy=rung.accuracy,
-                error="" if usable else f"none of its accelerators is present: {', '.join(rung.accelerators)}",
-            )
+    def limit_to(self, accelerators: Collection[str]) -> None:
+        """`accelerators` are the kinds present on this machine; a rung that can use none of them is never opened."""
+        for rung in self._rungs:
+            if not any(kind in accelerators for kind in rung.accelerators):
+                self._entries[rung.name] = msgspec.structs.replace(
+                    self._entries[rung.name],
+                    state="no-accelerator",
+                    error=f"none of its accelerators is present: {', '.join(rung.accelerators)}",
+                )
 
     def usable(self, rung: str) -> bool:
         return self._entries[rung].state != "no-accelerator"

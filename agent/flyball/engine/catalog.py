@@ -43,13 +43,12 @@ class EngineCatalog:
     async def load(self, folder: LadderFolder, first: str = "") -> None:
         """Puts the ladder into service, in place of another version of it. Raises UnavailableError: then a version
         that was in service stays, and one that is new is listed as failed."""
-        runner = LadderRunner(
-            folder, self._config, await self._accelerators(folder), self._standby, self._events, self._clock
-        )
+        runner = LadderRunner(folder, self._config, self._standby, self._events, self._clock)
         old = self._runners.get(folder.name)
         if old is None:
-            self._runners[folder.name] = runner
+            self._runners[folder.name] = runner  # requests that come before its first rung is open wait for it
         try:
+            runner.limit_to(await self._accelerators(folder))
             await runner.start(first)
         except UnavailableError:
             if old is not None:

@@ -7,7 +7,7 @@ A ladder's content decides, not its path: the same version at the same place is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,10 +47,15 @@ def read(installed: Mapping[str, Path], configured: Mapping[str, Path], named: S
     return Lineup(folders=folders, problems=tuple(problems))
 
 
-def difference(wanted: Mapping[str, LadderFolder], present: Mapping[str, LadderFolder], kept: Sequence[str]) -> Changes:
-    """`kept` names ladders that stay although they cannot be read at the moment: a broken copy must not end what
-    serves."""
+def difference(
+    wanted: Mapping[str, LadderFolder],
+    present: Mapping[str, LadderFolder],
+    failed: Collection[str],
+    kept: Collection[str],
+) -> Changes:
+    """`failed` names those present that cannot answer: they are loaded again even if nothing of theirs has changed.
+    `kept` names those that stay although they cannot be read at the moment: a broken copy must not end what serves."""
     return Changes(
-        load=tuple(f for name, f in wanted.items() if f != present.get(name)),
+        load=tuple(f for name, f in wanted.items() if f != present.get(name) or name in failed),
         remove=tuple(name for name in present if name not in wanted and name not in kept),
     )

@@ -56,7 +56,6 @@ class LadderRunner:
         self,
         folder: LadderFolder,
         config: Engine,
-        accelerators: Collection[str],
         standby: Standby,
         events: Events,
         clock: Clock,
@@ -71,7 +70,7 @@ class LadderRunner:
         self._queue = SlotQueue(config.slots, config.queue_limit)
         self._generations = itertools.count(1)
         self._tally = Tally()
-        self._book = RungBook(folder, accelerators)
+        self._book = RungBook(folder)
         self._switch = Switch(folder, config, self._slots, self._book, self._tally, standby, events, clock)
 
     @property
@@ -85,6 +84,10 @@ class LadderRunner:
     @property
     def interface(self) -> Interface:
         return self._interface
+
+    def limit_to(self, accelerators: Collection[str]) -> None:
+        """The kinds present on this machine: a rung that can use none of them is never opened."""
+        self._book.limit_to(accelerators)
 
     async def start(self, first: str = "") -> None:
         """Raises UnavailableError when no rung can be opened."""

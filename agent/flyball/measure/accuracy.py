@@ -70,7 +70,7 @@ def best_label(answer: Answer) -> str:
 
 async def accuracy(folder: LadderFolder, images: Sequence[Picture]) -> AsyncIterator[Progress]:
     """Every rung over every picture, one rung after the other. Raises WorkerError, RequestError."""
-    runner = LadderRunner(folder, Engine(), {"cpu"}, Standby(0), Events(), SystemClock())
+    runner = LadderRunner(folder, Engine(), Standby(0), Events(), SystemClock())
     usable = [r.name for r in runner.status().rungs if r.state != "no-accelerator"]
     await runner.start(usable[0] if usable else "")
     try:
