@@ -39,6 +39,21 @@ def test_localhost_is_every_loopback_address_that_there_is() -> None:
     close(*bound)
 
 
+def test_localhost_needs_no_resolver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A minimal Debian has no /etc/hosts."""
+    ask = socket.getaddrinfo
+
+    def only_addresses(host: str, *args: int, **more: int) -> object:
+        if host == "localhost":
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return ask(host, *args, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", only_addresses)
+    bound = bind_tcp("localhost:0", "serving.http")
+    assert bound[0].getsockname()[0] == "127.0.0.1"
+    close(*bound)
+
+
 def test_ipv6() -> None:
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()

@@ -13,11 +13,14 @@ import logging
 import os
 import socket
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 from flyball.errors import ConfigError
 
 log = logging.getLogger(__name__)
+
+_Address = tuple[int, int, int, str, tuple[object, ...]]  # what getaddrinfo gives
 
 _SOCKET_MODE = 0o660
 _PATH_MAX = 107  # bytes: sun_path of unix(7), without its end
@@ -30,11 +33,7 @@ def bind_tcp(endpoint: str, key: str) -> list[socket.socket]:
     host, port = host.removeprefix("[").removesuffix("]"), int(digits)
     if port > 65535:
         raise ConfigError(f"{key}: expected a port up to 65535, found {port}")
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a host name"
-        raise ConfigError(f"{key}: the host {host!r} is not known here: {reason}; give an address") from None
+    found = [address for name in _names(host) for address in _look_up(name, port, key)]
     bound: list[socket.socket] = []
     failures: list[OSError] = []
     for family, kind, protocol, _, address in dict.fromkeys(found):
@@ -49,6 +48,19 @@ def bind_tcp(endpoint: str, key: str) -> list[socket.socket]:
             listener.close()
         raise ConfigError(f"{key}: cannot listen on {endpoint}: {_advice((serious or failures)[0], port)}")
     return bound
+
+
+def _names(host: str) -> tuple[str, ...]:
+    """ "localhost" is the loopback by definition (RFC 6761); a small system may have no file that says so."""
+    return ("127.0.0.1", "::1") if host.lower().rstrip(".") == "localhost" else (host,)
+
+
+def _look_up(host: str, port: int, key: str) -> Sequence[_Address]:
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a host name"
+        raise ConfigError(f"{key}: the host {host!r} is not known here: {reason}; give an address") from None
 
 
 def _bind_one(family: int, kind: int, protocol: int, address: tuple[object, ...]) -> socket.socket:
