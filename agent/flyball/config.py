@@ -81,12 +81,21 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True):
 class Engine(msgspec.Struct, frozen=True, kw_only=True):
     queue_limit: Count = 64  # requests waiting per ladder; one more is refused with 429
     slots: Annotated[int, Meta(ge=1, le=64)] = 4  # requests held in shared memory per ladder
+    lanes: Annotated[int, Meta(ge=1, le=8)] = 2  # requests inside a worker at once: pre and post beside a run
+    wake: Literal["sleep", "poll"] = "sleep"  # poll: a worker keeps one core busy to save a wake-up per request
     request_timeout_s: Positive = 10.0  # a worker that takes longer on one request is taken for hung
     load_timeout_s: Positive = 60.0
     drain_timeout_s: Positive = 10.0
+    heartbeat_s: Positive = 10.0  # without an answer for so long, a worker must answer its canary
     restart_backoff_s: Positive = 0.5  # doubled at every failure in a row
     restart_backoff_max_s: Positive = 30.0
+    crash_loop_limit: Annotated[int, Meta(ge=0, le=1000)] = 5  # ends of a rung's worker in crash_loop_window_s; 0 = any
+    crash_loop_window_s: Positive = 60.0
+    rest_s: Positive = 300.0  # how long a rung in a crash loop is left alone
     standby_memory_mib: NotNegative = 256.0  # kept for warm standby rungs, all ladders together
+    worker_memory_mib: Positive | None = None  # a worker that takes more is killed
+    worker_nice: Annotated[int, Meta(ge=0, le=19)] = 0
+    worker_cpus: tuple[Annotated[int, Meta(ge=0, le=4095)], ...] = ()  # the cores that workers may use; none = all
     threads: Annotated[int, Meta(ge=0, le=256)] = 0  # of a rung that does not say; 0 = the backend's own default
 
 
@@ -159,12 +168,32 @@ class LadderLimits(msgspec.Struct, frozen=True, kw_only=True):
     memory_available_mib: Positive | None = None
 
 
+class Cache(msgspec.Struct, frozen=True, kw_only=True):
+    """Answers to inputs that were seen before, byte for byte."""
+
+    max_mib: Positive
+    ttl_s: Positive = 60.0
+
+
+class Cascade(msgspec.Struct, frozen=True, kw_only=True):
+    """`first` answers; what it is not sure of goes on to `then`."""
+
+    first: LadderName
+    then: LadderName
+    measure: Literal["max-softmax", "margin", "entropy"] = "max-softmax"
+    threshold: Annotated[float, Meta(ge=0, le=1)]
+    budget: Annotated[float, Meta(ge=0, le=1)] = 1.0  # the share that may go on
+    complexity: NotNegative | None = None  # inputs above it begin at `then`
+
+
 class LadderSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Of one ladder, by its name: `[ladder.imagenet]`. Limits here win, key by key, over `[governor.limits]`."""
 
     path: str = ""  # serve this folder, besides what is installed
     rung: str = ""  # pinned at start
     limits: LadderLimits | None = None
+    cache: Cache | None = None
+    cascade: Cascade | None = None
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):

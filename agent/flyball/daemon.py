@@ -21,7 +21,7 @@ import uvloop
 
 from flyball import __version__
 from flyball.clock import SystemClock
-from flyball.config import Config, load
+from flyball.config import Config, LadderSettings, load
 from flyball.control_api import DaemonInfo
 from flyball.engine.catalog import EngineCatalog
 from flyball.engine.devices import list_devices
@@ -151,6 +151,7 @@ class Daemon:
     def _every_period(self) -> None:
         """Rides on the governor's wake-up instead of having one of its own."""
         self._heartbeats.beat(_GOVERNOR)
+        self._catalog.tend()
         busy: dict[tuple[str, str], float] = {}
         answers: dict[tuple[str, str], int] = {}
         counted: dict[tuple[str, str, str], tuple[float, int]] = {}
@@ -235,11 +236,16 @@ class Daemon:
         problems: list[str] = []
 
         async def load_one(folder: LadderFolder) -> None:
-            settings = self._config.ladder.get(folder.name)
-            pinned = settings.rung if settings is not None else ""
+            settings = self._config.ladder.get(folder.name, LadderSettings())
+            pinned = settings.rung
+            if pinned and folder.rung(pinned) is None:
+                known = ", ".join(r.name for r in folder.manifest.rung)
+                problems.append(f"[ladder.{folder.name}] rung: the ladder has no rung {pinned!r} (it has: {known})")
+                log.error("%s", problems[-1])
+                pinned = ""
             async with at_once:
                 try:
-                    await self._catalog.load(folder, pinned)
+                    await self._catalog.load(folder, pinned, settings)
                     if pinned:
                         await self._governor.pin(folder.name, pinned, None)
                     done.append(f"ladder {folder.name} {folder.version}: in service")

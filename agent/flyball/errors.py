@@ -4,7 +4,8 @@ FlyballError                     what is wrong, where, what to do
 ├── ConfigError                  the configuration cannot be used (exit code 78); carries every problem found
 ├── LadderError                  a manifest or an artifact cannot be used; carries every problem found
 ├── WorkerError                  a worker did not start, died, hung or refused
-│   └── OpenError                the backend could not open the artifact: trying again will not help
+│   ├── OpenError                the backend could not open the artifact: trying again will not help
+│   └── CanaryError              the rung opened, but answers its canary wrongly
 ├── RequestError                 the caller's mistake (HTTP 400)
 │   ├── NotFoundError            no such ladder, version or rung (404)
 │   ├── TooLargeError            more input than the ladder takes (413)
@@ -55,6 +56,10 @@ class WorkerError(FlyballError):
 
 
 class OpenError(WorkerError):
+    pass
+
+
+class CanaryError(WorkerError):
     pass
 
 

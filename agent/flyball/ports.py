@@ -49,6 +49,7 @@ class InferRequest:
     inputs: tuple[Tensor, ...]
     rung: str | None = None  # answer from this rung only (the caller must be allowed to pin)
     timeout_s: float | None = None  # the caller's own limit, from now
+    priority: int | None = None  # 1 is the highest; None for the ordinary one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +90,7 @@ class RungStatus(msgspec.Struct, frozen=True, kw_only=True):
     load_s: float | None = None
     rss_bytes: int | None = None
     error: str = ""
+    leave_alone_s: float = 0.0  # after failures: for so long the engine asks not to be sent back to this rung
 
 
 class LadderTotals(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,13 +112,17 @@ class LadderTotals(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LadderStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """ready: the wanted rung answers; degraded: another one does; silent: a rung is open, but for some time nothing,
+    not even its canary, was answered; loading, failed: no rung is open."""
+
     name: str
     version: str
-    state: Literal["loading", "ready", "degraded", "failed"]
+    state: Literal["loading", "ready", "degraded", "silent", "failed"]
     active: str | None
     pending: int
     rungs: tuple[RungStatus, ...]
     error: str = ""
+    answered_s_ago: float | None = None  # since the active rung last gave an answer, its canary's included
 
 
 class SwitchReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -88,9 +88,9 @@ class Daemon:
     def until_ready(self) -> "Daemon":
         def tried() -> bool:
             states = [v.status.state for v in self.client.status().ladders]
-            return len(states) >= self._ladders and "loading" not in states
+            return len(states) >= self._ladders and not {"loading", "degraded"} & set(states)
 
-        self.until(tried, "every ladder tried")
+        self.until(tried, "every ladder tried and at its strongest rung")
         return self
 
     def workers(self) -> list[int]:

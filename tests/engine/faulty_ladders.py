@@ -48,6 +48,7 @@ async def running(
     standby = Standby(standby_bytes)
     runner = LadderRunner(load(root), config, standby, events, SystemClock())
     await runner.start(first)
+    await runner.settled()
     try:
         yield runner
     finally:

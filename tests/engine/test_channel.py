@@ -12,11 +12,12 @@ from flyball.engine.channel import Channel, memory_for
 
 def new(capacity: int) -> Channel:
     flags = os.EFD_NONBLOCK | os.EFD_CLOEXEC
-    return Channel(memory_for(capacity), capacity, os.eventfd(0, flags), os.eventfd(0, flags))
+    return Channel(memory_for(capacity, 1), capacity, [os.eventfd(0, flags)], os.eventfd(0, flags))
 
 
 def other_end(channel: Channel) -> Channel:
-    return Channel(os.dup(channel.fd), channel.capacity, *(os.dup(fd) for fd in channel.fds()[1:]))
+    memory, reply, *requests = (os.dup(fd) for fd in channel.fds())
+    return Channel(memory, channel.capacity, requests, reply)
 
 
 @given(st.lists(st.integers(1, 5), max_size=60))
@@ -29,10 +30,10 @@ def test_entries_arrive_once_and_in_order(bursts: list[int]) -> None:
             sent = []
             for _ in range(burst):
                 generation += 1
-                ours.requests.push(generation, generation % 5)
+                ours.requests[0].push([(generation, generation % 5)])
                 sent.append((generation, generation % 5))
-            assert theirs.requests.pop_all() == sent
-            assert theirs.requests.pop_all() == []
+            assert theirs.requests[0].pop_all() == sent
+            assert theirs.requests[0].pop_all() == []
             assert theirs.replies.pop_all() == []
     finally:
         ours.close()
@@ -44,9 +45,9 @@ def test_between_processes() -> None:
     fds = channel.fds()
     code = (
         "import sys, select\nfrom flyball.engine.channel import Channel\n"
-        f"c = Channel({fds[0]}, 4, {fds[1]}, {fds[2]})\np = select.poll(); p.register({fds[1]}, select.POLLIN)\n"
-        "seen = 0\nwhile seen < 1000:\n    p.poll()\n    for g, s in c.requests.pop_all():\n"
-        "        seen += 1; c.replies.push(g * 2, s)\n"
+        f"c = Channel({fds[0]}, 4, [{fds[2]}], {fds[1]})\np = select.poll(); p.register({fds[2]}, select.POLLIN)\n"
+        "seen = 0\nwhile seen < 1000:\n    p.poll()\n    for g, s in c.requests[0].pop_all():\n"
+        "        seen += 1; c.replies.push([(g * 2, s)])\n"
     )
     child = subprocess.Popen([sys.executable, "-c", code], pass_fds=fds)
     try:
@@ -59,7 +60,7 @@ def test_between_processes() -> None:
                     outstanding -= 1
                     assert doubled == answered * 2
                     assert slot == answered % 4
-            channel.requests.push(generation, generation % 4)
+            channel.requests[0].push([(generation, generation % 4)])
             outstanding += 1
         while answered < 1000:
             for doubled, _ in channel.replies.pop_all():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flyball.engine.pipeline import BadRequest, Pipeline, PlanError
+from flyball.engine.pipeline import BadRequest, Failure, Pipeline, PlanError
 from flyball.engine.slots import SlotTensor
 from flyball_backends.contract import Signature, TensorSpec
 
@@ -37,7 +37,7 @@ Steps = list[dict[str, Any]]
 def image_plan(tmp_path: Path, pre: Steps, post: Steps | None = None, k: int = 2) -> dict[str, Any]:
     (tmp_path / "labels.txt").write_text("cat\ndog\nöwl\n")
     return {
-        "task": "image-classification", "labels": str(tmp_path / "labels.txt"), "top_k": k, "max_pixels": 1_000_000,
+        "task": "image-classification", "batch": 1, "labels": str(tmp_path / "labels.txt"), "top_k": k, "max_pixels": 1_000_000,
         "pre": pre, "post": post or [], "input": "", "output": "",
     }  # fmt: skip
 
@@ -155,7 +155,7 @@ def test_what_is_the_callers_mistake(tmp_path: Path, tensor: SlotTensor, expecte
 
 def test_what_is_the_manifests_mistake(tmp_path: Path) -> None:
     four = picture_session(answer=np.zeros((1, 4), np.float32))
-    with pytest.raises(PlanError, match="4 scores but the ladder has 3 labels"):
+    with pytest.raises(Failure, match="4 scores but the ladder has 3 labels"):
         Pipeline(image_plan(tmp_path, [resize(2, 4), NHWC]), four).run([pixels(IMAGE)])
     plan = image_plan(tmp_path, [resize(2, 4), NHWC])
     with pytest.raises(PlanError, match="name one of them"):
@@ -165,7 +165,7 @@ def test_what_is_the_manifests_mistake(tmp_path: Path) -> None:
 def tensor_plan(pre: Steps, post: Steps) -> dict[str, Any]:
     both = {"datatype": "FP32", "shape": [1, -1]}
     return {
-        "task": "tensor", "pre": pre, "post": post,
+        "task": "tensor", "batch": 1, "pre": pre, "post": post,
         "inputs": [{"name": "x", **both}], "outputs": [{"name": "y", **both}],
     }  # fmt: skip
 
@@ -193,7 +193,7 @@ def test_a_quantized_rung_behind_real_tensors() -> None:
 
 def test_an_output_of_another_type_than_declared_is_not_passed_on() -> None:
     session = Echo(TensorSpec("x", "float32", (1, -1)), TensorSpec("y", "float64", (1, -1)), np.zeros((1, 2)))
-    with pytest.raises(PlanError, match="declares FP32 but the rung gives float64"):
+    with pytest.raises(Failure, match="declares FP32 but the rung gives float64"):
         Pipeline(tensor_plan([], []), session).run([floats(1.0)])
 
 

@@ -177,7 +177,7 @@ async def test_an_error_in_the_backend_is_an_answer(tmp_path: Path) -> None:
 
 async def test_deadlines_and_the_bounded_queue(tmp_path: Path) -> None:
     root = write_scripts(tmp_path, {"big": {"run": "slow"}})
-    config = msgspec.structs.replace(QUICK, slots=1, queue_limit=1)
+    config = msgspec.structs.replace(QUICK, slots=1, lanes=1, queue_limit=1)
     async with running(root, config) as runner:
         with pytest.raises(DeadlineError):
             await runner.infer(ask(1.0, 2.0, timeout_s=0.1))

@@ -1,36 +1,52 @@
-"""What is known of every rung of a ladder: its state, what opening it measured, why it failed."""
+"""What is known of every rung of a ladder: its state, what opening it measured, why it failed, when to try again."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection
+from dataclasses import dataclass, field
 from typing import Literal
 
 import msgspec
 
+from flyball.clock import Clock
+from flyball.config import Engine
+from flyball.engine.canary import Sample
 from flyball.engine.opened import OpenedRung
 from flyball.ladder.manifest import LadderFolder, Rung
 from flyball.ports import RungStatus
 
 State = Literal["active", "standby", "closed", "failed", "no-accelerator"]
 
+_FIRST_REST_S = 5.0  # after a rung could not be opened; doubled each time up to engine.rest_s
+
+
+@dataclass(slots=True)
+class _History:
+    """What happened to one rung. `ends`: when its workers ended by themselves, in the crash-loop window."""
+
+    sample: Sample = ()
+    refusals: int = 0
+    rests_until_s: float = 0.0
+    ends: deque[float] = field(default_factory=deque)
+
 
 class RungBook:
-    def __init__(self, folder: LadderFolder) -> None:
+    def __init__(self, folder: LadderFolder, config: Engine, clock: Clock) -> None:
         self._rungs = folder.manifest.rung
+        self._config = config
+        self._clock = clock
         self._entries = {
             rung.name: RungStatus(name=rung.name, state="closed", precision=rung.precision, accuracy=rung.accuracy)
             for rung in self._rungs
         }
+        self._history = {rung.name: _History(sample=rung.canary) for rung in self._rungs}
 
     def limit_to(self, accelerators: Collection[str]) -> None:
         """`accelerators` are the kinds present on this machine; a rung that can use none of them is never opened."""
         for rung in self._rungs:
             if not any(kind in accelerators for kind in rung.accelerators):
-                self._entries[rung.name] = msgspec.structs.replace(
-                    self._entries[rung.name],
-                    state="no-accelerator",
-                    error=f"none of its accelerators is present: {', '.join(rung.accelerators)}",
-                )
+                self._note(rung, "no-accelerator", f"none of its accelerators is present: {_listed(rung)}")
 
     def usable(self, rung: str) -> bool:
         return self._entries[rung].state != "no-accelerator"
@@ -38,21 +54,62 @@ class RungBook:
     def why_not(self, rung: str) -> str:
         return self._entries[rung].error
 
+    def leave_alone_s(self, rung: str) -> float:
+        return max(0.0, self._history[rung].rests_until_s - self._clock.monotonic_s())
+
+    def expected(self, rung: str) -> Sample:
+        """The canary's right answer: the manifest's, else this rung's first one here, else unknown."""
+        return self._history[rung].sample
+
     def opened(self, opened: OpenedRung, state: State) -> None:
+        history = self._history[opened.rung.name]
+        history.sample = history.sample or opened.warmth.sample
+        history.refusals = 0
         self._entries[opened.rung.name] = msgspec.structs.replace(
             self._entries[opened.rung.name],
             state=state,
             profiled_p50_s=opened.warmth.p50_s,
-            load_s=opened.worker.load_s,
+            load_s=opened.load_s,
             rss_bytes=opened.resident_bytes,
             error="",
         )
 
     def closed(self, rung: Rung) -> None:
-        self._entries[rung.name] = msgspec.structs.replace(self._entries[rung.name], state="closed", error="")
+        self._note(rung, "closed", "")
 
-    def failed(self, rung: Rung, error: str) -> None:
-        self._entries[rung.name] = msgspec.structs.replace(self._entries[rung.name], state="failed", error=error)
+    def refused(self, rung: Rung, error: str) -> None:
+        """It could not be opened."""
+        history = self._history[rung.name]
+        rest_s = min(self._config.rest_s, _FIRST_REST_S * 2.0 ** min(history.refusals, 20))
+        history.refusals += 1
+        history.rests_until_s = self._clock.monotonic_s() + rest_s
+        self._note(rung, "failed", error)
+
+    def ended(self, rung: Rung, error: str) -> bool:
+        """Its worker ended by itself. True when that has become a loop: the rung then rests."""
+        now_s, history = self._clock.monotonic_s(), self._history[rung.name]
+        history.ends.append(now_s)
+        while history.ends and now_s - history.ends[0] > self._config.crash_loop_window_s:
+            history.ends.popleft()
+        looping = 0 < self._config.crash_loop_limit <= len(history.ends)
+        if looping:
+            error = f"{error}; {len(history.ends)} ends in a row: left alone for {self._config.rest_s:.0f} s"
+            history.rests_until_s = now_s + self._config.rest_s
+            history.ends.clear()
+        self._note(rung, "failed", error)
+        return looping
 
     def entries(self) -> tuple[RungStatus, ...]:
-        return tuple(self._entries.values())
+        return tuple(
+            msgspec.structs.replace(entry, leave_alone_s=self.leave_alone_s(name))
+            if self._history[name].rests_until_s
+            else entry
+            for name, entry in self._entries.items()
+        )
+
+    def _note(self, rung: Rung, state: State, error: str) -> None:
+        self._entries[rung.name] = msgspec.structs.replace(self._entries[rung.name], state=state, error=error)
+
+
+def _listed(rung: Rung) -> str:
+    return ", ".join(rung.accelerators)

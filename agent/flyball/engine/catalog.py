@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Sequence
 
 from flyball.clock import Clock
-from flyball.config import Engine
+from flyball.config import Engine, LadderSettings
 from flyball.engine.devices import probe_backend
 from flyball.engine.runner import LadderRunner
 from flyball.engine.standby import Standby
@@ -40,10 +40,15 @@ class EngineCatalog:
     def ladders(self) -> Sequence[LadderRunner]:
         return tuple(self._runners.values())
 
-    async def load(self, folder: LadderFolder, first: str = "") -> None:
-        """Puts the ladder into service, in place of another version of it. Raises UnavailableError: then a version
-        that was in service stays, and one that is new is listed as failed."""
-        runner = LadderRunner(folder, self._config, self._standby, self._events, self._clock)
+    def tend(self) -> None:
+        """Once a second or so: looks after the workers."""
+        for runner in self._runners.values():
+            runner.tend()
+
+    async def load(self, folder: LadderFolder, first: str = "", settings: LadderSettings = LadderSettings()) -> None:
+        """Puts the ladder into service, in place of another version of it; returns when its first rung answers. Raises
+        UnavailableError: then a version that was in service stays, and one that is new is listed as failed."""
+        runner = LadderRunner(folder, self._config, self._standby, self._events, self._clock, settings)
         old = self._runners.get(folder.name)
         if old is None:
             self._runners[folder.name] = runner  # requests that come before its first rung is open wait for it

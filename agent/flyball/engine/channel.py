@@ -1,10 +1,11 @@
-"""Handing slots over between daemon and worker: two rings in one memfd, an eventfd for each.
+"""Handing slots over between daemon and worker: rings in one memfd, an eventfd for each.
 
-producer: write the entry, then add 1 to the eventfd;  consumer: read the eventfd's count, take that many entries
+producer: write the entries, then add their number to the eventfd;  consumer: read the count, take that many entries
 
-eventfd counts coalesce but are never lost, so the count itself is the ring's tail: neither side reads an index that
-the other writes, and the kernel's lock inside the eventfd orders the entries before the count on every processor.
-A slot stands in a ring at most once, so a ring with as many entries as there are slots cannot overflow.
+A worker has one request ring per lane (lanes.py), written by the daemon, and one reply ring that all its lanes write
+in turn. eventfd counts coalesce but are never lost, so the count itself is the ring's tail: neither side reads an
+index that the other writes, and the kernel's lock inside the eventfd orders the entries before the count on every
+processor. A slot stands in a ring at most once, so a ring with as many entries as there are slots cannot overflow.
 Runs on Python 3.8 (os.eventfd is 3.10: only the daemon makes eventfds; reading and writing one is plain I/O).
 """
 
@@ -13,10 +14,11 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-from typing import List, Tuple
+from typing import List, Sequence, Tuple
 
 _ENTRY = struct.Struct("<QI4x")
-_ONE = (1).to_bytes(8, "little")
+
+Entry = Tuple[int, int]  # generation, slot
 
 
 class Ring:
@@ -29,13 +31,16 @@ class Ring:
         self.eventfd = eventfd
         self._next = 0
 
-    def push(self, generation: int, slot: int) -> None:
-        _ENTRY.pack_into(self._memory, self._offset + self._next % self._capacity * _ENTRY.size, generation, slot)
-        self._next += 1
-        os.write(self.eventfd, _ONE)
+    def push(self, entries: Sequence[Entry]) -> None:
+        """All of them with one signal: the consumer takes them together."""
+        for generation, slot in entries:
+            _ENTRY.pack_into(self._memory, self._offset + self._next % self._capacity * _ENTRY.size, generation, slot)
+            self._next += 1
+        os.write(self.eventfd, len(entries).to_bytes(8, "little"))
 
-    def pop_all(self) -> List[Tuple[int, int]]:
-        """(generation, slot) of everything signalled since the last call, oldest first; empty when nothing was."""
+    def pop_all(self) -> List[Entry]:
+        """Everything signalled since the last call, oldest first; empty when nothing was and the eventfd does not
+        block."""
         try:
             count = int.from_bytes(os.read(self.eventfd, 8), "little")
         except BlockingIOError:
@@ -43,24 +48,26 @@ class Ring:
         entries = []
         for _ in range(count):
             at = self._offset + self._next % self._capacity * _ENTRY.size
-            generation, slot = _ENTRY.unpack_from(self._memory, at)
-            entries.append((generation, slot))
+            entries.append(_ENTRY.unpack_from(self._memory, at))
             self._next += 1
         return entries
 
 
 class Channel:
-    """Both rings of one worker. `requests` go to the worker, `replies` come back."""
+    """The rings of one worker: `requests[lane]` go to it, `replies` come back. `capacity` is the number of slots."""
 
-    def __init__(self, fd: int, capacity: int, request_eventfd: int, reply_eventfd: int) -> None:
+    def __init__(self, fd: int, capacity: int, request_eventfds: Sequence[int], reply_eventfd: int) -> None:
         self.fd = fd
         self.capacity = capacity
-        self._memory = mmap.mmap(fd, _size(capacity))
-        self.requests = Ring(self._memory, 0, capacity, request_eventfd)
-        self.replies = Ring(self._memory, _size(capacity) // 2, capacity, reply_eventfd)
+        self._memory = mmap.mmap(fd, memory_size(capacity, len(request_eventfds)))
+        stride = _ring_size(capacity)
+        self.replies = Ring(self._memory, 0, capacity, reply_eventfd)
+        self.requests = [
+            Ring(self._memory, (1 + lane) * stride, capacity, eventfd) for lane, eventfd in enumerate(request_eventfds)
+        ]
 
-    def fds(self) -> Tuple[int, int, int]:
-        return self.fd, self.requests.eventfd, self.replies.eventfd
+    def fds(self) -> List[int]:
+        return [self.fd, self.replies.eventfd, *(ring.eventfd for ring in self.requests)]
 
     def close(self) -> None:
         self._memory.close()
@@ -68,13 +75,17 @@ class Channel:
             os.close(fd)
 
 
-def memory_for(capacity: int) -> int:
-    """A memfd of the size that a Channel of `capacity` needs."""
+def memory_for(capacity: int, lanes: int) -> int:
+    """A memfd of the size that a Channel needs."""
     fd = os.memfd_create("flyball-channel", os.MFD_CLOEXEC)
-    os.ftruncate(fd, _size(capacity))
+    os.ftruncate(fd, memory_size(capacity, lanes))
     return fd
 
 
-def _size(capacity: int) -> int:
-    pages = -(-capacity * _ENTRY.size // mmap.PAGESIZE)
-    return 2 * pages * mmap.PAGESIZE
+def memory_size(capacity: int, lanes: int) -> int:
+    return (1 + lanes) * _ring_size(capacity)
+
+
+def _ring_size(capacity: int) -> int:
+    """Whole pages: no cache line holds entries of both directions."""
+    return -(-capacity * _ENTRY.size // mmap.PAGESIZE) * mmap.PAGESIZE

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 PROC = Path("/proc")
+PAGE = resource.getpagesize()
 
 
 def available_bytes(proc: Path = PROC) -> int | None:
@@ -15,6 +17,14 @@ def available_bytes(proc: Path = PROC) -> int | None:
 def process_bytes(pid: int, proc: Path = PROC) -> int | None:
     """The proportional share (PSS) of a process, which counts shared libraries once over all that map them."""
     return _kib(proc / str(pid) / "smaps_rollup", "Pss:")
+
+
+def resident_bytes(pid: int, proc: Path = PROC) -> int | None:
+    """The resident set (RSS): quick to read, counts shared pages in full."""
+    try:
+        return int((proc / str(pid) / "statm").read_text().split()[1]) * PAGE
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def _kib(path: Path, key: str) -> int | None:

@@ -1,20 +1,25 @@
-"""A rung with its worker: verified, opened, warmed, ready to answer.
+"""A rung with its workers: verified, opened, warmed, ready to answer.
 
-artifact -> sha256 -> worker -> canary -> OpenedRung
+artifact -> sha256 -> worker(s) -> canary, compared -> OpenedRung;  submit -> waiting -> idle lane -> worker
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import msgspec
 
 from flyball.config import Engine
+from flyball.engine.canary import Sample, wrong
 from flyball.engine.memory import process_bytes
-from flyball.engine.process import Opening, Outcome, Warmth, Worker
+from flyball.engine.pace import Pace
+from flyball.engine.process import Opening, Outcome, Request, Warmth, Worker
 from flyball.engine.slots import SlotPool
+from flyball.errors import CanaryError
 from flyball.ladder.manifest import LadderFolder, Rung
 from flyball.ladder.verify import verify_rung
 
@@ -22,36 +27,122 @@ WARM_RUNS = 20
 WARM_SECONDS = 0.25  # at most, so that opening a slow rung stays quick
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """A request in its slot. Deadline and enqueueing in monotonic seconds of the event loop."""
+
+    slot: int
+    generation: int
+    deadline_s: float
+    done: Callable[[Outcome], None]
+
+
 class OpenedRung:
-    """`in_flight` counts the requests handed to its worker; `drained` waits until there are none."""
+    """One rung, one or more workers with the same artifact. A worker that ends takes the requests in it along; the
+    rung ends with its last one."""
 
-    rung: Rung
-    worker: Worker
-    warmth: Warmth
-    resident_bytes: int | None
-    in_flight: int = 0
-    _idle: asyncio.Event = field(default_factory=asyncio.Event)
+    def __init__(self, rung: Rung, workers: Sequence[Worker], warmth: Warmth, limit_s: float) -> None:
+        self.rung = rung
+        self.workers = workers
+        self.warmth = warmth
+        self.resident_bytes = _sum([process_bytes(w.pid) for w in workers])
+        self.answered_s = time.monotonic()  # when it last gave an answer; the canary's counts
+        self.in_flight = 0
+        self.pace = Pace(warmth.p50_s)
+        self._limit_s = limit_s
+        self._waiting: deque[tuple[Ticket, float]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._idle = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
 
-    def submit(self, slot: int, generation: int, limit_s: float, done: Callable[[Outcome], None]) -> None:
+    @property
+    def label(self) -> str:
+        return self.workers[0].label
+
+    @property
+    def load_s(self) -> float:
+        return max(w.load_s for w in self.workers)
+
+    def alive(self) -> bool:
+        return any(w.alive() for w in self.workers)
+
+    def submit(self, ticket: Ticket) -> None:
         self.in_flight += 1
         self._idle.clear()
-
-        def finished(outcome: Outcome) -> None:
-            self.in_flight -= 1
-            if self.in_flight == 0:
-                self._idle.set()
-            done(outcome)
-
-        self.worker.submit(slot, generation, limit_s, finished)
+        self._waiting.append((ticket, time.monotonic()))
+        self._dispatch()
 
     async def drained(self) -> None:
         if self.in_flight:
             await self._idle.wait()
 
+    async def stop(self, timeout_s: float) -> None:
+        await asyncio.gather(*(w.stop(timeout_s) for w in self.workers))
 
-async def open_rung(folder: LadderFolder, rung: Rung, config: Engine, slots: SlotPool) -> OpenedRung:
-    """Raises LadderError (the artifact is not the manifest's), OpenError, WorkerError."""
+    def kill(self, cause: str) -> None:
+        for worker in self.workers:
+            worker.kill(cause)
+
+    async def check(self, expected: Sample, timeout_s: float) -> None:
+        """One canary run in every worker. Raises CanaryError, OpenError, WorkerError."""
+        for worker in self.workers:
+            if worker.alive():
+                _compare(worker, await worker.canary(timeout_s), expected, self.rung.precision)
+                self.answered_s = time.monotonic()
+
+    # ------------------------------------------------------------------------------------------------ dispatching
+
+    def _dispatch(self) -> None:
+        while self._waiting:
+            worker = max(self.workers, key=Worker.idle_lanes)
+            if not worker.idle_lanes():
+                if not self.alive():
+                    self._refuse_waiting()
+                return
+            wait_s = self._worth_waiting_s()
+            if wait_s > 0:
+                if self._timer is None:
+                    self._timer = self._loop.call_later(wait_s, self._on_timer)
+                return
+            batch = [self._waiting.popleft()[0] for _ in range(min(self.rung.batch, len(self._waiting)))]
+            worker.submit([Request(t.generation, t.slot, self._finisher(t)) for t in batch], self._limit_s)
+
+    def _worth_waiting_s(self) -> float:
+        """How long the oldest request may still wait for others to share its run: never into anybody's deadline, and
+        no longer than `batch_delay_ms`."""
+        if len(self._waiting) >= self.rung.batch or not self.rung.batch_delay_ms:
+            return 0.0
+        now_s = time.monotonic()
+        oldest_s = self._waiting[0][1]
+        run_s = self.warmth.p50_s * self.rung.batch  # a full batch takes at most that
+        slack_s = min(ticket.deadline_s for ticket, _ in self._waiting) - now_s - run_s
+        return min(oldest_s + self.rung.batch_delay_ms / 1000 - now_s, slack_s)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._dispatch()
+
+    def _finisher(self, ticket: Ticket) -> Callable[[Outcome], None]:
+        def finished(outcome: Outcome) -> None:
+            self.in_flight -= 1
+            if outcome is None:
+                self.answered_s = time.monotonic()
+            if self.in_flight == 0:
+                self._idle.set()
+            ticket.done(outcome)
+            self._dispatch()
+
+        return finished
+
+    def _refuse_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, deque()
+        for ticket, _ in waiting:
+            self._loop.call_soon(self._finisher(ticket), "the worker had ended")
+
+
+async def open_rung(folder: LadderFolder, rung: Rung, config: Engine, slots: SlotPool, expected: Sample) -> OpenedRung:
+    """`expected`: the canary's answer. Raises LadderError (the artifact is not the manifest's), OpenError, CanaryError,
+    WorkerError."""
     artifact = await asyncio.to_thread(verify_rung, folder, rung)  # hashing 25 MB takes 15 to 150 ms
     options = dict(rung.options)
     if config.threads:
@@ -62,14 +153,49 @@ async def open_rung(folder: LadderFolder, rung: Rung, config: Engine, slots: Slo
         artifact=artifact,
         options=options,
         plan=plan(folder, rung),
+        lanes=1 if config.wake == "poll" else config.lanes,
+        spin=config.wake == "poll",
+        settle={"nice": config.worker_nice, "cpus": list(config.worker_cpus)},
     )
-    worker = await Worker.start(opening, slots, config.load_timeout_s)
+    starting = [
+        asyncio.create_task(_start(opening, slots, config.load_timeout_s, expected, rung.precision))
+        for _ in range(rung.instances)
+    ]
     try:
-        warmth = await worker.warm(WARM_RUNS, WARM_SECONDS, config.load_timeout_s)
+        started = await asyncio.gather(*starting)
+    except BaseException:
+        for task in starting:
+            task.cancel()
+        for result in await asyncio.gather(*starting, return_exceptions=True):
+            if not isinstance(result, BaseException):
+                await result[0].stop(0)
+        raise
+    workers = [worker for worker, _ in started]
+    return OpenedRung(rung, workers, started[0][1], config.request_timeout_s)
+
+
+async def _start(
+    opening: Opening, slots: SlotPool, timeout_s: float, expected: Sample, precision: str
+) -> tuple[Worker, Warmth]:
+    worker = await Worker.start(opening, slots, timeout_s)
+    try:
+        warmth = await worker.warm(WARM_RUNS, WARM_SECONDS, timeout_s)
+        _compare(worker, warmth.sample, expected, precision)
     except BaseException:
         await worker.stop(0)
         raise
-    return OpenedRung(rung=rung, worker=worker, warmth=warmth, resident_bytes=process_bytes(worker.pid))
+    return worker, warmth
+
+
+def _compare(worker: Worker, found: Sample, expected: Sample, precision: str) -> None:
+    problem = wrong(found, expected, precision)
+    if problem:
+        raise CanaryError(f"{worker.label}: {problem}")
+
+
+def _sum(figures: Sequence[int | None]) -> int | None:
+    """Not known as a whole when one is not known."""
+    return sum(f for f in figures if f is not None) if None not in figures else None
 
 
 def plan(folder: LadderFolder, rung: Rung) -> dict[str, object]:
@@ -86,4 +212,5 @@ def plan(folder: LadderFolder, rung: Rung) -> dict[str, object]:
         "post": msgspec.to_builtins(rung.post),
         "input": rung.input,
         "output": rung.output,
+        "batch": rung.batch,
     }

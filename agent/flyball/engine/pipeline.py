@@ -1,6 +1,8 @@
 """From a ladder's public tensors to a rung's own and back, inside the worker.
 
-slot inputs -> decode -> pre steps (kernels) -> session.run -> post steps (kernels) -> slot outputs
+slot inputs -> decode -> pre steps (kernels) -> [batch] -> session.run -> post steps (kernels) -> slot outputs
+
+Several lanes (lanes.py) are in here at once; the session itself runs for one of them at a time.
 
 The plan comes from the manifest (ladder/steps.py) as plain data. The caller's mistakes raise BadRequest; everything
 else that goes wrong is the rung's. Images are decoded here, never in the daemon. Runs on Python 3.8.
@@ -10,14 +12,15 @@ from __future__ import annotations
 
 import io
 import struct
+import threading
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
 from flyball.engine.slots import SlotTensor
-from flyball_backends.contract import Session, TensorSpec
+from flyball_backends.contract import Session, Signature, TensorSpec
 from flyball_kernels.crop import center_crop, letterbox
 from flyball_kernels.layout import to_layout
 from flyball_kernels.normalize import normalize
@@ -32,24 +35,44 @@ Outputs = List[Tuple[str, Tuple[int, ...], memoryview]]
 
 # Formats that cameras and tools write. Others that Pillow knows stay closed: EPS would start a program.
 IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
-_NUMPY = {
+NUMPY_NAMES = {
     "BOOL": "bool", "UINT8": "uint8", "UINT16": "uint16", "UINT32": "uint32", "UINT64": "uint64", "INT8": "int8",
     "INT16": "int16", "INT32": "int32", "INT64": "int64", "FP16": "float16", "FP32": "float32", "FP64": "float64",
 }  # fmt: skip
-_DATATYPE = {v: k for k, v in _NUMPY.items()}
+_DATATYPE = {v: k for k, v in NUMPY_NAMES.items()}
 
 
 class BadRequest(Exception):
     """The request's content cannot be used; the text goes to the caller."""
 
 
+class TooLate(Exception):
+    """The deadline passed before the run began."""
+
+
 class PlanError(Exception):
     """The manifest's steps do not fit the artifact."""
 
 
+class Failure(Exception):
+    """The rung failed on this request; the text names the error."""
+
+
+class Work(NamedTuple):
+    """One request as it lies in its slot. The deadline is in monotonic seconds."""
+
+    generation: int
+    slot: int
+    deadline_s: float
+    inputs: Sequence[SlotTensor]
+
+
 class Result(NamedTuple):
     outputs: Outputs
-    durations_ns: Tuple[int, int, int]  # pre, run, post
+    durations_ns: Tuple[int, int, int]  # pre, run, post; those of a batch count for each request in it
+
+
+Outcome = Union[Result, BadRequest, TooLate, Failure]
 
 
 class Pipeline:
@@ -62,20 +85,139 @@ class Pipeline:
         else:
             self._task = ImageTask(plan, session)
         self._session = session
+        self._running = threading.Lock()
+        if plan["batch"] > 1:
+            _check_batchable(session.signature)
+
+    def answer(self, batch: Sequence[Work]) -> List[Outcome]:
+        """An outcome for each, in order. What is wrong with one request spoils no other's answer."""
+        outcomes: Dict[int, Outcome] = {}
+        ready: List[_Prepared] = []
+        for index, work in enumerate(batch):
+            prepared = self._prepare(index, work)
+            if isinstance(prepared, _Prepared):
+                ready.append(prepared)
+            else:
+                outcomes[index] = prepared
+        for part in _alike(ready):
+            outcomes.update(self._run(part))
+        return [outcomes[index] for index in range(len(batch))]
 
     def run(self, inputs: Sequence[SlotTensor]) -> Result:
-        """Raises BadRequest, PlanError, BackendError."""
-        start = time.perf_counter_ns()
-        tensors = self._task.before(inputs)
-        ready = time.perf_counter_ns()
-        answer = self._session.run(tensors)
-        done = time.perf_counter_ns()
-        outputs = self._task.after(answer)
-        return Result(outputs, (ready - start, done - ready, time.perf_counter_ns() - done))
+        """One request without a deadline. Raises BadRequest, Failure."""
+        (outcome,) = self.answer([Work(0, 0, float("inf"), inputs)])
+        if isinstance(outcome, Result):
+            return outcome
+        raise outcome
 
     def canary(self) -> List[SlotTensor]:
         """A fixed input of the public interface, for warming up and for seeing that the rung answers."""
         return self._task.canary()
+
+    def close(self) -> None:
+        with self._running:
+            self._session.close()
+
+    def _prepare(self, index: int, work: Work) -> Union[_Prepared, Outcome]:
+        started_ns = time.perf_counter_ns()
+        try:
+            tensors = self._task.before(work.inputs)
+        except BadRequest as error:
+            return error
+        except Exception as error:
+            # The boundary of one request: a fault in a kernel or a plan is its answer, not the end of the worker.
+            return Failure(_named_error(error))
+        return _Prepared(index, work.deadline_s, tensors, time.perf_counter_ns() - started_ns)
+
+    def _run(self, part: List[_Prepared]) -> Dict[int, Outcome]:
+        with self._running:
+            now_s = time.monotonic()
+            late = [p for p in part if now_s > p.deadline_s]
+            part = [p for p in part if now_s <= p.deadline_s]
+            outcomes: Dict[int, Outcome] = {
+                p.number: TooLate("the deadline had passed before the run began") for p in late
+            }
+            if not part:
+                return outcomes
+            failure: Optional[Failure] = None
+            started_ns = time.perf_counter_ns()
+            try:
+                answer = self._session.run(_stacked(part))
+            except Exception as error:
+                # A plug-in's fault. In a batch nobody knows whose: each is tried by itself, once the lock is free.
+                failure = Failure(_named_error(error))
+            run_ns = time.perf_counter_ns() - started_ns
+        if failure is None:
+            outcomes.update(self._finish(part, answer, run_ns))
+        elif len(part) == 1:
+            outcomes[part[0].number] = failure
+        else:
+            for prepared in part:
+                outcomes.update(self._run([prepared]))
+        return outcomes
+
+    def _finish(self, part: List[_Prepared], answer: Mapping[str, Array], run_ns: int) -> Dict[int, Outcome]:
+        outcomes: Dict[int, Outcome] = {}
+        at = 0
+        for prepared in part:
+            started_ns = time.perf_counter_ns()
+            rows = prepared.rows
+            mine = answer if len(part) == 1 else {name: value[at : at + rows] for name, value in answer.items()}
+            at += rows
+            try:
+                outputs = self._task.after(mine)
+                post_ns = time.perf_counter_ns() - started_ns
+                outcomes[prepared.number] = Result(outputs, (prepared.pre_ns, run_ns, post_ns))
+            except Exception as error:
+                outcomes[prepared.number] = Failure(_named_error(error))
+        return outcomes
+
+
+class _Prepared(NamedTuple):
+    number: int  # of the request in its batch
+    deadline_s: float
+    tensors: Dict[str, Array]
+    pre_ns: int
+
+    @property
+    def rows(self) -> int:
+        return int(next(iter(self.tensors.values())).shape[0])
+
+
+def _alike(ready: List[_Prepared]) -> List[List[_Prepared]]:
+    """Those whose tensors agree but for the first size can run together; order is kept."""
+    parts: List[List[_Prepared]] = []
+    for prepared in ready:
+        if parts and _form(parts[-1][0]) == _form(prepared):
+            parts[-1].append(prepared)
+        else:
+            parts.append([prepared])
+    return parts
+
+
+def _form(prepared: _Prepared) -> List[Tuple[str, Any]]:
+    return [(name, value.shape[1:]) for name, value in prepared.tensors.items()]
+
+
+def _stacked(part: List[_Prepared]) -> Dict[str, Array]:
+    if len(part) == 1:
+        return part[0].tensors
+    return {name: np.concatenate([p.tensors[name] for p in part]) for name in part[0].tensors}
+
+
+def _check_batchable(signature: Signature) -> None:
+    """Raises PlanError."""
+    for side, tensors in (("input", signature.inputs), ("output", signature.outputs)):
+        for tensor in tensors:
+            if not tensor.shape or tensor.shape[0] >= 0:
+                raise PlanError(
+                    "`batch` needs an artifact whose first size is free, but its {} {!r} has the shape {}: export it "
+                    "with a free first size, or leave `batch` out".format(side, tensor.name, list(tensor.shape))
+                )
+
+
+def _named_error(error: Exception) -> str:
+    return "{}: {}".format(type(error).__name__, error)
 
 
 class ImageTask:
@@ -150,7 +292,7 @@ class TensorTask:
     def before(self, inputs: Sequence[SlotTensor]) -> Dict[str, Array]:
         tensors = {}
         for lane, tensor in zip(self._inputs, inputs):  # noqa: B905 - strict= is Python 3.10
-            value = np.frombuffer(tensor.data, _NUMPY[tensor.datatype]).reshape(tensor.shape)
+            value = np.frombuffer(tensor.data, NUMPY_NAMES[tensor.datatype]).reshape(tensor.shape)
             try:
                 for step in lane.steps:
                     value = step(value)
@@ -178,7 +320,7 @@ class TensorTask:
         for lane in self._inputs:
             shape = tuple(1 if size < 0 else size for size in lane.shape)
             count = int(np.prod(shape, dtype=np.int64))
-            value = (np.arange(count) % 3).astype(_NUMPY[lane.datatype]).reshape(shape)
+            value = (np.arange(count) % 3).astype(NUMPY_NAMES[lane.datatype]).reshape(shape)
             tensors.append(SlotTensor(lane.datatype, shape, _raw(value)))
         return tensors
 
@@ -283,7 +425,7 @@ def _only_element(tensor: SlotTensor) -> memoryview:
 
 def _decode(data: memoryview, max_pixels: int) -> Array:
     """An encoded image as RGB. The header is read first: a huge picture is refused before it takes memory."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     Image.MAX_IMAGE_PIXELS = None  # this process opens one ladder's pictures, and the ladder's own limit counts
     try:
@@ -299,9 +441,11 @@ def _decode(data: memoryview, max_pixels: int) -> Array:
         raise
     except Exception as error:
         # Pillow's decoders raise whatever they meet (OSError, ValueError, SyntaxError, struct.error, ...).
+        # What it says of a file that it does not know at all is the address of the buffer.
+        why = "" if isinstance(error, UnidentifiedImageError) else " ({}: {})".format(type(error).__name__, error)
         raise BadRequest(
-            "input 'image': {} bytes that are no readable image ({}: {}); formats: {}".format(
-                len(data), type(error).__name__, error, ", ".join(IMAGE_FORMATS)
+            "input 'image': {} bytes that are no readable image{}; formats: {}".format(
+                len(data), why, ", ".join(IMAGE_FORMATS)
             )
         ) from error
 

@@ -16,11 +16,12 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from flyball.engine.canary import Sample
 from flyball.engine.channel import Channel, memory_for
 from flyball.engine.slots import SlotPool
 from flyball.engine.wire import Decoder, Message, WireError, encode
@@ -46,14 +47,26 @@ class Opening:
     artifact: Path
     options: dict[str, Any]
     plan: dict[str, Any] | None = None
+    lanes: int = 1  # requests, or batches of them, that are in the worker at once
+    spin: bool = False  # lanes poll before they sleep
+    settle: dict[str, Any] = field(default_factory=dict)  # "nice": int, "cpus": list of int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Warmth:
-    """Seconds of the canary runs: the first one, and the median of the others."""
+    """Seconds of the canary runs: the first one, and the median of the others; and a sample of the answer."""
 
     first_s: float
     p50_s: float
+    sample: Sample = ()
+
+
+class Request(NamedTuple):
+    """A slot to be answered; `done` is called once, in the loop."""
+
+    generation: int
+    slot: int
+    done: Callable[[Outcome], None]
 
 
 class Worker:
@@ -71,7 +84,9 @@ class Worker:
         self._decoder = Decoder()
         self._answer: asyncio.Future[Message] | None = None
         self._channel: Channel | None = None
-        self._pending: dict[int, Callable[[Outcome], None]] = {}
+        self._pending: dict[int, tuple[Callable[[Outcome], None], int]] = {}  # generation -> done, lane
+        self._in_lane: list[int] = []  # requests in each lane
+        self._idle: list[int] = []  # lanes without work
         self._progress_s = 0.0  # loop time of the last sign of life while requests were pending
         self._watch: asyncio.TimerHandle | None = None
         self._stderr: deque[str] = deque(maxlen=_STDERR_LINES)
@@ -103,6 +118,8 @@ class Worker:
         worker = cls(label, process, ours)
         worker._channel = channel
         if channel is not None:
+            worker._in_lane = [0] * len(channel.requests)
+            worker._idle = list(range(len(channel.requests)))
             worker._loop.add_reader(channel.replies.eventfd, worker._on_replies)
         return worker
 
@@ -110,7 +127,7 @@ class Worker:
     async def start(cls, opening: Opening, slots: SlotPool | None, timeout_s: float) -> Worker:
         """A worker with `opening` opened in it. Raises OpenError (the backend refused), WorkerError (it died or
         took longer than `timeout_s`); the process is then gone."""
-        channel = _new_channel(slots.count) if slots is not None else None
+        channel = _new_channel(slots.count, opening) if slots is not None else None
         worker = cls.spawn(opening.label, channel, slots)
         message: Message = {
             "op": "open",
@@ -118,16 +135,18 @@ class Worker:
             "artifact": str(opening.artifact),
             "options": opening.options,
             "plan": opening.plan,
+            "spin": opening.spin,
+            "settle": opening.settle,
         }
         if slots is not None and channel is not None:
-            fd, request_fd, reply_fd = channel.fds()
+            fd, reply_fd, *request_fds = channel.fds()
             message["memory"] = {
                 "slots_fd": slots.fd,
                 "slots": slots.count,
                 "input_bytes": slots.input_bytes,
                 "output_bytes": slots.output_bytes,
                 "channel_fd": fd,
-                "request_fd": request_fd,
+                "request_fds": request_fds,
                 "reply_fd": reply_fd,
             }
         try:
@@ -161,20 +180,29 @@ class Worker:
     async def warm(self, runs: int, seconds: float, timeout_s: float) -> Warmth:
         """Runs the canary. Raises OpenError when the rung cannot answer it, WorkerError when the worker dies."""
         reply = await self.ask({"op": "warm", "runs": runs, "seconds": seconds}, timeout_s)
-        return Warmth(first_s=reply["first_s"], p50_s=reply["p50_s"])
+        return Warmth(first_s=reply["first_s"], p50_s=reply["p50_s"], sample=reply["sample"])
 
-    def submit(self, slot: int, generation: int, limit_s: float, done: Callable[[Outcome], None]) -> None:
-        """Hands a slot to the worker; `done` is called once, in the loop. A worker that finishes nothing for
-        `limit_s` while requests wait is taken for hung and killed."""
-        if self.exited.done() or self._channel is None:
-            self._loop.call_soon(done, f"the worker had ended: {self._cause}")
-            return
+    async def canary(self, timeout_s: float) -> Sample:
+        """One canary run beside the requests. Raises OpenError, WorkerError."""
+        sample: Sample = (await self.ask({"op": "canary"}, timeout_s))["sample"]
+        return sample
+
+    def idle_lanes(self) -> int:
+        return 0 if self.exited.done() else len(self._idle)
+
+    def submit(self, batch: Sequence[Request], limit_s: float) -> None:
+        """Hands slots to an idle lane, which answers them together; there must be one. A worker that finishes nothing
+        for `limit_s` while requests wait is taken for hung and killed."""
+        assert self._channel is not None
+        lane = self._idle.pop()
         if not self._pending:
             self._progress_s = self._loop.time()
             if self._watch is None:
                 self._watch = self._loop.call_later(limit_s, self._look, limit_s)
-        self._pending[generation] = done
-        self._channel.requests.push(generation, slot)
+        self._in_lane[lane] = len(batch)
+        for generation, _, done in batch:
+            self._pending[generation] = done, lane
+        self._channel.requests[lane].push([(generation, slot) for generation, slot, _ in batch])
 
     def alive(self) -> bool:
         return not self.exited.done()
@@ -211,8 +239,13 @@ class Worker:
     def _on_replies(self) -> None:
         assert self._channel is not None
         self._progress_s = self._loop.time()
-        for generation, _ in self._channel.replies.pop_all():
-            self._pending.pop(generation)(None)
+        answered = [self._pending.pop(generation) for generation, _ in self._channel.replies.pop_all()]
+        for _, lane in answered:
+            self._in_lane[lane] -= 1
+            if not self._in_lane[lane]:
+                self._idle.append(lane)
+        for done, _ in answered:
+            done(None)
 
     def _on_control(self) -> None:
         try:
@@ -274,7 +307,7 @@ class Worker:
         pending, self._pending = self._pending, {}
         if self._watch is not None:
             self._watch.cancel()
-        for done in pending.values():
+        for done, _ in pending.values():
             done(f"the worker ended: {self._cause}")
 
     def _said(self) -> str:
@@ -286,9 +319,12 @@ def _level(line: str) -> int:
     return logging.INFO if line.startswith(("INFO:", "I0", "I1")) else logging.WARNING
 
 
-def _new_channel(capacity: int) -> Channel:
-    flags = os.EFD_NONBLOCK | os.EFD_CLOEXEC
-    return Channel(memory_for(capacity), capacity, os.eventfd(0, flags), os.eventfd(0, flags))
+def _new_channel(capacity: int, opening: Opening) -> Channel:
+    flags = os.EFD_CLOEXEC
+    # A lane that polls must not block in its read; one that sleeps should, which saves it a system call.
+    lane_flags = flags | os.EFD_NONBLOCK if opening.spin else flags
+    requests = [os.eventfd(0, lane_flags) for _ in range(opening.lanes)]
+    return Channel(memory_for(capacity, opening.lanes), capacity, requests, os.eventfd(0, flags | os.EFD_NONBLOCK))
 
 
 async def probe(backend: str, timeout_s: float) -> list[dict[str, str]]:

@@ -1,56 +1,93 @@
-"""Who gets the next free slot: first come, first served, with a bounded number of requests waiting.
+"""Who gets the next free slot: by priority, then by deadline, with a bounded number of requests waiting.
 
-take -> slot number, or QueueFullError at once, or DeadlineError when none came free in time; give hands it on
+take -> slot number, or QueueFullError / DeadlineError at once, or DeadlineError when none came free in time; give hands
+it on to the first in the order
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import itertools
+from bisect import insort
+from typing import NamedTuple
 
 from flyball.errors import DeadlineError, QueueFullError
+
+DEFAULT_PRIORITY = 100  # of a request that names none; 1 is the highest
+
+
+class Urgency(NamedTuple):
+    """The order of those who wait: the smaller, the sooner. `deadline_s` is in the event loop's seconds."""
+
+    priority: int
+    deadline_s: float
+
+
+class _Waiting(NamedTuple):
+    urgency: Urgency
+    number: int  # first come, first served among equals
+    future: asyncio.Future[int]
 
 
 class SlotQueue:
     def __init__(self, slots: int, limit: int) -> None:
         self._free = list(range(slots))
-        self._waiting: deque[asyncio.Future[int]] = deque()
+        self._waiting: list[_Waiting] = []
         self._limit = limit
         self._slots = slots
+        self._numbers = itertools.count()
 
     def pending(self) -> int:
         """Requests that hold a slot or wait for one."""
-        return self._slots - len(self._free) + sum(not f.done() for f in self._waiting)
+        return self._slots - len(self._free) + len(self._waiting)
 
-    async def take(self, timeout_s: float) -> int:
+    def ahead_of(self, urgency: Urgency) -> int:
+        """Requests that will be answered before one of this urgency that comes now."""
+        return self._slots - len(self._free) + sum(w.urgency <= urgency for w in self._waiting)
+
+    async def take(self, urgency: Urgency) -> int:
         """Raises QueueFullError, DeadlineError."""
         if self._free:
             return self._free.pop()
         if len(self._waiting) >= self._limit:
-            raise QueueFullError(
-                f"{self._limit} requests are waiting already (engine.queue_limit): send fewer, or retry later"
-            )
-        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
-        timer = asyncio.get_running_loop().call_later(timeout_s, _expire, future, timeout_s)
+            self._make_room(urgency)
+        loop = asyncio.get_running_loop()
+        entry = _Waiting(urgency, next(self._numbers), loop.create_future())
+        insort(self._waiting, entry)
+        timer = loop.call_at(urgency.deadline_s, self._expire, entry)
         try:
-            return await future
+            return await entry.future
         except BaseException:
-            if future.done() and not future.cancelled() and future.exception() is None:
-                self.give(future.result())  # handed over in the moment in which the caller left
+            if entry.future.done() and not entry.future.cancelled() and entry.future.exception() is None:
+                self.give(entry.future.result())  # handed over in the moment in which the caller left
+            elif entry in self._waiting:
+                self._waiting.remove(entry)
             raise
         finally:
             timer.cancel()
 
     def give(self, slot: int) -> None:
         while self._waiting:
-            future = self._waiting.popleft()
+            future = self._waiting.pop(0).future
             if not future.done():
                 future.set_result(slot)
                 return
         self._free.append(slot)
 
+    def _make_room(self, urgency: Urgency) -> None:
+        """A full queue gives up its last one for a request of higher priority, never for one that only has less time.
+        Raises QueueFullError."""
+        last = self._waiting[-1]
+        full = QueueFullError(
+            f"{self._limit} requests are waiting already (engine.queue_limit): send fewer, or retry later"
+        )
+        if urgency.priority >= last.urgency.priority:
+            raise full
+        self._waiting.pop()
+        if not last.future.done():
+            last.future.set_exception(full)
 
-def _expire(future: asyncio.Future[int], timeout_s: float) -> None:
-    if not future.done():
-        future.set_exception(DeadlineError(f"no slot came free within {timeout_s:.3g} s: the ladder is overloaded"))
+    def _expire(self, entry: _Waiting) -> None:
+        if not entry.future.done():
+            self._waiting.remove(entry)
+            entry.future.set_exception(DeadlineError("no slot came free in time: the ladder is overloaded"))

@@ -1,6 +1,6 @@
 """The face of one ladder inside the daemon: requests go in, answers come out, whatever rung is active.
 
-infer: queue -> slot -> active rung's worker -> slot -> Answer     (a worker that dies: once more on the next one)
+infer: admission -> queue -> slot -> the rung's worker -> slot -> Answer  (a worker that dies: once more on the next)
 
 A slot belongs to the runner, not to a worker: a retry on another rung copies no tensor. Which rung is active is
 switch.py's concern.
@@ -14,15 +14,16 @@ from collections.abc import Collection, Sequence
 from typing import Literal
 
 from flyball.clock import Clock
-from flyball.config import Engine
+from flyball.config import Engine, LadderSettings
 from flyball.engine.book import RungBook
-from flyball.engine.opened import OpenedRung
+from flyball.engine.opened import OpenedRung, Ticket
 from flyball.engine.process import Outcome
-from flyball.engine.queue import SlotQueue
+from flyball.engine.queue import DEFAULT_PRIORITY, SlotQueue, Urgency
 from flyball.engine.slots import BAD_REQUEST, OK, TOO_LATE, Reply, SlotOverflow, SlotPool
 from flyball.engine.standby import Standby
 from flyball.engine.switch import Switch
 from flyball.engine.tally import Tally
+from flyball.engine.watch import SILENT_AFTER, Watch
 from flyball.errors import (
     DeadlineError,
     FlyballError,
@@ -59,19 +60,23 @@ class LadderRunner:
         standby: Standby,
         events: Events,
         clock: Clock,
+        settings: LadderSettings = LadderSettings(),
     ) -> None:
         self.folder = folder
         self._interface = folder.interface()
         self._config = config
         self._clock = clock
+        # Enough for every lane of every instance to have its next batch at hand.
+        slots = max(config.slots, *(r.batch * r.instances * config.lanes for r in folder.manifest.rung))
         self._slots = SlotPool.create(
-            config.slots, folder.manifest.ladder.max_input_bytes, folder.manifest.ladder.max_output_bytes
+            slots, folder.manifest.ladder.max_input_bytes, folder.manifest.ladder.max_output_bytes
         )
-        self._queue = SlotQueue(config.slots, config.queue_limit)
+        self._queue = SlotQueue(slots, config.queue_limit)
         self._generations = itertools.count(1)
         self._tally = Tally()
-        self._book = RungBook(folder)
+        self._book = RungBook(folder, config, clock)
         self._switch = Switch(folder, config, self._slots, self._book, self._tally, standby, events, clock)
+        self._watch = Watch(self._switch, self._book, config)
 
     @property
     def name(self) -> str:
@@ -93,7 +98,16 @@ class LadderRunner:
         """Raises UnavailableError when no rung can be opened."""
         await self._switch.start(first)
 
+    async def settled(self) -> None:
+        """Until the climb that follows the start has come to its end."""
+        await self._switch.settled()
+
+    def tend(self) -> None:
+        """Once a second or so: looks after the workers."""
+        self._watch.tend()
+
     async def close(self) -> None:
+        self._watch.close()
         await self._switch.close()
         self._slots.close()
 
@@ -123,18 +137,24 @@ class LadderRunner:
         limit_s = self._config.request_timeout_s
         if request.timeout_s is not None:
             limit_s = min(limit_s, request.timeout_s)
+        deadline_s = started_s + limit_s
         tensors = self._ordered(request.inputs)
-        slot = await self._queue.take(limit_s)
+        urgency = Urgency(DEFAULT_PRIORITY if request.priority is None else request.priority, deadline_s)
+        chosen = None
+        if request.rung is None and request.timeout_s is not None:
+            chosen = self._rung_in_time(urgency, limit_s)
+        slot = await self._queue.take(urgency)
         held = True
         try:
-            deadline_s = started_s + limit_s
             self._write(slot, tensors, deadline_s)
             why = ""
             for _ in range(_ATTEMPTS):
-                opened = await self._target(request, deadline_s)
+                warm = chosen is not None and chosen.alive()
+                opened = chosen if chosen is not None and warm else await self._target(request.rung, deadline_s)
+                chosen = None  # it was chosen for its speed: a second attempt takes whatever answers
                 generation = next(self._generations)
                 self._slots.hand_over_again(slot, generation, deadline_s)
-                future = self._submit(opened, slot, generation)
+                future = self._submit(opened, slot, generation, deadline_s)
                 held = False  # from here on the slot is given back by whoever sees the worker finish
                 try:
                     outcome = await self._wait(future, deadline_s, limit_s)
@@ -148,6 +168,28 @@ class LadderRunner:
         finally:
             if held:
                 self._release(slot)
+
+    def _rung_in_time(self, urgency: Urgency, limit_s: float) -> OpenedRung | None:
+        """The strongest warm rung that will answer within the limit; None for the one that answers anyway. Never
+        stronger than the active one: the governor chose that for what the machine can bear. Raises DeadlineError when
+        no rung will."""
+        active = self._switch.active
+        if active is None:
+            return None
+        ahead = self._queue.ahead_of(urgency)
+        done_s = active.pace.done_s(ahead)
+        if done_s <= limit_s:
+            return None
+        wait_s = done_s - active.pace.own_s
+        for opened in self._switch.weaker():
+            if wait_s + opened.pace.own_s <= limit_s:
+                return opened
+        if not ahead:
+            return None  # nothing else to do, so it is tried: an estimate that nothing corrects would stand for ever
+        raise DeadlineError(
+            f"ladder {self.name}: {ahead} requests are ahead, about {done_s * 1e3:.0f} ms of work: no answer within "
+            f"{limit_s * 1e3:.0f} ms"
+        )
 
     def _ordered(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The inputs in the interface's order."""
@@ -163,14 +205,14 @@ class LadderRunner:
         except SlotOverflow as error:
             raise TooLargeError(f"ladder {self.name}: {error} (max_input_bytes in its manifest)") from None
 
-    async def _target(self, request: InferRequest, deadline_s: float) -> OpenedRung:
-        if request.rung is not None:
-            return await self._switch.lend(request.rung)
+    async def _target(self, rung: str | None, deadline_s: float) -> OpenedRung:
+        if rung is not None:
+            return await self._switch.lend(rung)
         if self._switch.active is not None:
             return self._switch.active
         return await self._switch.answering(max(0.0, deadline_s - self._clock.monotonic_s()))
 
-    def _submit(self, opened: OpenedRung, slot: int, generation: int) -> asyncio.Future[Outcome]:
+    def _submit(self, opened: OpenedRung, slot: int, generation: int, deadline_s: float) -> asyncio.Future[Outcome]:
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
         def done(outcome: Outcome) -> None:
@@ -180,7 +222,7 @@ class LadderRunner:
                 future.set_result(outcome)
 
         self._tally.executed()
-        opened.submit(slot, generation, self._config.request_timeout_s, done)
+        opened.submit(Ticket(slot, generation, deadline_s, done))
         return future
 
     async def _wait(self, future: asyncio.Future[Outcome], deadline_s: float, limit_s: float) -> Outcome:
@@ -213,6 +255,7 @@ class LadderRunner:
             total_s=total_s,
         )
         self._tally.answered(opened.rung.name, timing, now_s)
+        opened.pace.answered(now_s, pre_s + run_s + post_s, self._queue.pending() - 1)
         return Answer(outputs=outputs, rung=opened.rung.name, timing=timing)
 
     def _release(self, slot: int) -> None:
@@ -223,8 +266,11 @@ class LadderRunner:
 
     def status(self) -> LadderStatus:
         active = self._switch.active
-        state: Literal["loading", "ready", "degraded", "failed"]
-        if active is not None:
+        ago_s = None if active is None else max(0.0, self._clock.monotonic_s() - active.answered_s)
+        state: Literal["loading", "ready", "degraded", "silent", "failed"]
+        if ago_s is not None and ago_s > SILENT_AFTER * self._config.heartbeat_s:
+            state = "silent"
+        elif active is not None:
             state = "ready" if active.rung.name == self._switch.wanted else "degraded"
         else:
             state = "failed" if self._switch.error else "loading"
@@ -236,6 +282,7 @@ class LadderRunner:
             pending=self._queue.pending(),
             rungs=self._book.entries(),
             error=self._switch.error,
+            answered_s_ago=ago_s,
         )
 
     def window(self, seconds: float) -> LatencyWindow | None:

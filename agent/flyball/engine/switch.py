@@ -1,6 +1,7 @@
 """Which rung of a ladder is active, and how that changes without losing a request.
 
-to(rung):  open beside the active one -> warm up on the canary -> swap one pointer -> drain the old one -> standby
+start:     the rung that loads fastest -> the first answer -> the strongest beside it -> as below
+to(rung):  open beside the active one -> warm up -> compare its canary -> swap one pointer -> the old one on standby
 crash:     the pointer goes to a standby rung if there is one -> the wanted rung is opened again, with back-off
 
 Where memory is too short for two, the active rung is closed first; requests then wait out the gap, which is
@@ -12,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable, Sequence
 
 from flyball.clock import Clock
 from flyball.config import Engine
@@ -70,11 +71,36 @@ class Switch:
     # ------------------------------------------------------------------------------------------------ asked for
 
     async def start(self, first: str = "") -> None:
-        """Opens `first`, else the strongest rung that opens. Raises UnavailableError when none does."""
+        """Opens `first`; without it the rung that loads fastest, from which a task climbs to the strongest. Raises
+        UnavailableError when none opens."""
+        rungs = [r for r in self._folder.manifest.rung if self._book.usable(r.name)]
+        quickest = sorted(rungs, key=lambda r: self._folder.artifact(r).stat().st_size)
+        order = dict.fromkeys([*([first] if first else []), *(r.name for r in quickest)])
         async with self._lock:
-            names = [r.name for r in self._folder.manifest.rung]
-            order = [first, *(n for n in names if n != first)] if first else names
-            self.wanted = (await self._open_one_of(order)).rung.name
+            opened = await self._open_one_of(order)
+        self.wanted = opened.rung.name
+        if opened.rung.name not in (first, rungs[0].name):
+            self.wanted = rungs[0].name
+            self._spawn(self._climb([r.name for r in rungs[: rungs.index(opened.rung)]]))
+
+    async def _climb(self, names: Sequence[str]) -> None:
+        """To the strongest of `names` that opens, unless somebody asks for another rung meanwhile."""
+        for name in names:
+            rung = self._usable(name)
+            if self.wanted not in names or self._too_little_memory(rung):
+                break
+            try:
+                await self.to(name, "start")
+                return
+            except FlyballError:
+                continue  # reported by _open; the rung that answers goes on
+        if self.active is not None and self.wanted in names:
+            self.wanted = self.active.rung.name
+
+    async def settled(self) -> None:
+        """Until the climb of the start, or a recovery, has come to its end."""
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def to(self, name: str, reason: str) -> SwitchReport:
         """Makes `name` the active rung. Raises NotFoundError, WorkerError, LadderError; then nothing has changed."""
@@ -121,12 +147,16 @@ class Switch:
         rung = self._usable(name)
         opened = self._open_already(name)
         if opened is None:
+            rest_s = self._book.leave_alone_s(name)
+            if rest_s > 0:  # or every caller could make the machine try again
+                why = self._book.why_not(name)
+                raise WorkerError(f"ladder {self._folder.name}, rung {name}: tried again in {rest_s:.0f} s: {why}")
             async with self._lock:
                 opened = self._open_already(name)
                 if opened is None:
                     opened = await self._open(rung)
                     self._book.opened(opened, "standby")
-                    leaving = self._standby.keep(self._folder.name, opened)
+                    leaving = self._standby.keep(self._folder.name, opened, self._distance)
                     await self._close(leaving)
                     if opened in leaving:
                         raise UnavailableError(
@@ -134,6 +164,22 @@ class Switch:
                             "engine.standby_memory_mib has no room to keep it open beside the active one"
                         )
         return opened
+
+    def weaker(self) -> Sequence[OpenedRung]:
+        """The warm rungs below the active one, strongest first."""
+        names = [r.name for r in self._folder.manifest.rung]
+        if self.active is None:
+            return ()
+        below = names[names.index(self.active.rung.name) + 1 :]
+        return sorted(
+            (o for o in self._standby.of(self._folder.name) if o.rung.name in below),
+            key=lambda o: names.index(o.rung.name),
+        )
+
+    def opened(self) -> Sequence[OpenedRung]:
+        """The active rung and those on standby."""
+        active = [self.active] if self.active is not None else []
+        return [*active, *self._standby.of(self._folder.name)]
 
     async def answering(self, timeout_s: float) -> OpenedRung:
         """The active rung; waits for one while the ladder is between two. Raises UnavailableError."""
@@ -182,12 +228,14 @@ class Switch:
 
     async def _open(self, rung: Rung) -> OpenedRung:
         try:
-            opened = await open_rung(self._folder, rung, self._config, self._slots)
+            expected = self._book.expected(rung.name)
+            opened = await open_rung(self._folder, rung, self._config, self._slots, expected)
         except FlyballError as error:
-            self._book.failed(rung, str(error))
+            self._book.refused(rung, str(error))
             self._tell("rung_failed", f"{self._folder.name}/{rung.name} could not be opened: {error}", "error")
             raise
-        opened.worker.exited.add_done_callback(lambda cause: self._on_exit(opened, cause.result()))
+        for worker in opened.workers:
+            worker.exited.add_done_callback(lambda cause: self._on_exit(opened, cause.result()))
         return opened
 
     async def _open_one_of(self, names: Iterable[str]) -> OpenedRung:
@@ -215,10 +263,10 @@ class Switch:
 
     async def _retire(self, old: OpenedRung) -> None:
         """The old rung finishes what it has and goes on standby as far as the budget allows."""
-        if not old.worker.alive():
+        if not old.alive():
             return
         self._book.opened(old, "standby")
-        await self._close(self._standby.keep(self._folder.name, old))
+        await self._close(self._standby.keep(self._folder.name, old, self._distance))
 
     async def _vacate(self, old: OpenedRung) -> None:
         self.active = None
@@ -230,10 +278,18 @@ class Switch:
             try:
                 await asyncio.wait_for(opened.drained(), self._config.drain_timeout_s)
             except asyncio.TimeoutError:
-                log.warning("%s: %d requests did not finish in time", opened.worker.label, opened.in_flight)
-            await opened.worker.stop(self._config.drain_timeout_s)
+                log.warning("%s: %d requests did not finish in time", opened.label, opened.in_flight)
+            await opened.stop(self._config.drain_timeout_s)
             if self._folder.rung(opened.rung.name) is opened.rung:
                 self._book.closed(opened.rung)
+
+    def _distance(self, rung: str) -> int:
+        """From the rung that should be active; a twin of it is as near as can be."""
+        names = [r.name for r in self._folder.manifest.rung]
+        wanted = self._folder.rung(self.wanted)
+        if wanted is None or wanted.twin == rung:
+            return 0
+        return abs(names.index(rung) - names.index(wanted.name))
 
     def _too_little_memory(self, rung: Rung) -> bool:
         available = available_bytes()
@@ -246,9 +302,13 @@ class Switch:
     def _on_exit(self, opened: OpenedRung, cause: str) -> None:
         if self._closing or cause.startswith("stopped"):
             return
-        self._tally.restarted("hung" if cause.startswith("hung") else "signal" if "signal" in cause else "exit")
-        self._book.failed(opened.rung, f"its worker ended: {cause}")
-        self._tell("worker_exited", f"the worker of {opened.worker.label} ended: {cause}", "error")
+        known = next((c for c in ("hung", "memory", "canary") if cause.startswith(c)), None)
+        self._tally.restarted(known or ("signal" if "signal" in cause else "exit"))
+        looping = self._book.ended(opened.rung, f"its worker ended: {cause}")
+        self._tell("worker_exited", f"the worker of {opened.label} ended: {cause}", "error")
+        if opened.alive():  # one of several instances: the others answer, and the rung is opened afresh beside them
+            self._spawn(self._replace(opened))
+            return
         if opened is not self.active:
             return
         self.active = None
@@ -260,14 +320,36 @@ class Switch:
             taken = self._standby.take(self._folder.name, nearest.rung.name)
             if taken is not None:
                 self._seat(taken)
-        task = asyncio.get_running_loop().create_task(self._recover(opened.rung))
+        self._spawn(self._recover(opened.rung, looping))
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _recover(self, lost: Rung) -> None:
-        """Until the lost rung is back (or no longer wanted): open it, else let another answer, wait, again."""
+    async def _replace(self, opened: OpenedRung) -> None:
+        """The rung again with all its instances, in place of one that lost some of them."""
+        await asyncio.sleep(self._backoff_s())
+        async with self._lock:
+            if self._closing or self.active is not opened or not opened.alive():
+                return
+            try:
+                whole = await self._open(opened.rung)
+            except (WorkerError, LadderError):
+                return  # reported; what is left of it goes on
+            self._seat(whole)
+            await self._close([opened])
+
+    async def _recover(self, lost: Rung, looping: bool) -> None:
+        """Until the lost rung is back (or no longer wanted): open it, else let another answer, wait, again. A rung in
+        a crash loop rests first."""
         while not self._closing and self.wanted == lost.name:
-            await asyncio.sleep(self._backoff_s())
+            if looping and self.active is None:
+                async with self._lock:
+                    if self.active is None:
+                        await self._fall_back(lost)
+            await asyncio.sleep(self._book.leave_alone_s(lost.name) if looping else self._backoff_s())
+            looping = False
             async with self._lock:
                 if self.wanted != lost.name or (self.active is not None and self.active.rung.name == lost.name):
                     return
@@ -279,7 +361,7 @@ class Switch:
                     continue
                 old = self.active
                 self._seat(opened)
-                self._tell("worker_restarted", f"{opened.worker.label} answers again", "info")
+                self._tell("worker_restarted", f"{opened.label} answers again", "info")
                 if old is not None:
                     await self._retire(old)
                 return

@@ -1,6 +1,6 @@
 """The child process that owns one session.
 
-control socket: open, warm, probe, close <- daemon;  request ring -> slot -> Pipeline.run -> slot -> reply ring
+control socket: open, warm, canary, probe, close <- daemon;  requests go past this file, through lanes.py
 
 It may crash or hang without hurting the daemon, and never outlives it: it ends when the control socket closes, and
 the kernel kills it when its parent dies. Started as `python -m flyball.engine.worker FD`. Runs on Python 3.8 with
@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import select
 import signal
 import socket
 import sys
@@ -23,58 +22,54 @@ from typing import Any, Dict, List, Optional
 import numpy as np
 
 from flyball.engine.channel import Channel
-from flyball.engine.pipeline import BadRequest, Pipeline, PlanError
-from flyball.engine.slots import BAD_REQUEST, FAILED, TOO_LATE, SlotOverflow, SlotPool
+from flyball.engine.lanes import Lanes
+from flyball.engine.pipeline import NUMPY_NAMES, BadRequest, Failure, Outputs, Pipeline, PlanError
+from flyball.engine.slots import SlotPool
 from flyball.engine.wire import Decoder, Message, encode
 from flyball_backends.contract import BackendError, Session, Signature, TensorSpec
 from flyball_backends.options import decode_options
 from flyball_backends.registry import find
 
+SAMPLE = 32  # values of each output that a canary is compared by
 OOM_SCORE = "500"  # the kernel's killer takes a worker before the daemon, which then starts it again
 
 
 class Worker:
-    """Control messages and requests, one at a time, until the control socket closes."""
+    """Control messages, one at a time, until the control socket closes."""
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._session: Optional[Session] = None
         self._pipeline: Optional[Pipeline] = None
-        self._slots: Optional[SlotPool] = None
-        self._channel: Optional[Channel] = None
 
     def serve(self) -> None:
         decoder = Decoder()
-        poll = select.poll()
-        poll.register(self._control, select.POLLIN)
-        listening = False
         while True:
-            if self._channel is not None and not listening:
-                poll.register(self._channel.requests.eventfd, select.POLLIN)
-                listening = True
-            for fd, _ in poll.poll():
-                if fd != self._control.fileno():
-                    self._answer_requests()
-                    continue
-                data = self._control.recv(65536)
-                if not data:
+            data = self._control.recv(65536)
+            if not data:
+                return
+            for message in decoder.feed(data):
+                if not self._obey(message):
                     return
-                for message in decoder.feed(data):
-                    if not self._obey(message):
-                        return
 
     def _obey(self, message: Message) -> bool:
         """Carries out one control message; False ends the worker."""
         operation = message["op"]
         if operation == "close":
-            if self._session is not None:
+            if self._pipeline is not None:
+                self._pipeline.close()
+            elif self._session is not None:
                 self._session.close()
             return False
         try:
-            reply = {"open": self._open, "warm": self._warm, "trial": self._trial, "probe": self._probe}[operation](
-                message
-            )
-        except (BackendError, PlanError, BadRequest, ValueError, OSError) as error:
+            reply = {
+                "open": self._open,
+                "warm": self._warm,
+                "canary": self._canary,
+                "trial": self._trial,
+                "probe": self._probe,
+            }[operation](message)
+        except (BackendError, PlanError, BadRequest, Failure, ValueError, OSError) as error:
             reply = {"error": str(error)}
         except MemoryError:
             reply = {"error": "not enough memory"}
@@ -83,14 +78,16 @@ class Worker:
 
     def _open(self, message: Message) -> Message:
         started = time.perf_counter()
+        _settle(message.get("settle") or {})
         backend = find(message["backend"])
         session = backend.open(Path(message["artifact"]), decode_options(backend, message["options"]))
         self._session = session
         if message.get("plan") is not None:
             self._pipeline = Pipeline(message["plan"], session)
             memory = message["memory"]
-            self._slots = SlotPool(memory["slots_fd"], memory["slots"], memory["input_bytes"], memory["output_bytes"])
-            self._channel = Channel(memory["channel_fd"], memory["slots"], memory["request_fd"], memory["reply_fd"])
+            slots = SlotPool(memory["slots_fd"], memory["slots"], memory["input_bytes"], memory["output_bytes"])
+            channel = Channel(memory["channel_fd"], memory["slots"], memory["request_fds"], memory["reply_fd"])
+            Lanes(self._pipeline, slots, channel, message["spin"]).start()
         return {"signature": _signature(session.signature), "load_s": time.perf_counter() - started}
 
     def _warm(self, message: Message) -> Message:
@@ -110,8 +107,14 @@ class Worker:
         return {
             "first_s": first_s,
             "p50_s": durations[len(durations) // 2] if durations else first_s,
-            "shapes": [list(shape) for _, shape, _ in outputs],
+            "sample": sample(outputs),
         }
+
+    def _canary(self, message: Message) -> Message:
+        """One run beside the requests: it waits for its turn in the session like any of them."""
+        if self._pipeline is None:
+            raise BackendError("nothing is open")
+        return {"sample": sample(self._pipeline.run(self._pipeline.canary()).outputs)}
 
     def _trial(self, message: Message) -> Message:
         """Runs the bare artifact on seeded noise and tells the range and the sum of what comes out."""
@@ -130,31 +133,6 @@ class Worker:
     def _probe(self, message: Message) -> Message:
         found = find(message["backend"]).probe()
         return {"accelerators": [{"kind": a.kind, "id": a.id, "detail": a.detail} for a in found]}
-
-    def _answer_requests(self) -> None:
-        channel, slots = self._channel, self._slots
-        assert channel is not None
-        assert slots is not None
-        for generation, slot in channel.requests.pop_all():
-            self._answer(slots, slot, generation)
-            channel.replies.push(generation, slot)
-
-    def _answer(self, slots: SlotPool, slot: int, generation: int) -> None:
-        assert self._pipeline is not None
-        try:
-            found, deadline_s, inputs = slots.read_request(slot)
-            if found != generation or time.monotonic() > deadline_s:
-                slots.write_refusal(slot, generation, TOO_LATE, "the deadline had passed before the run began")
-                return
-            result = self._pipeline.run(inputs)
-            slots.write_reply(slot, generation, result.outputs, result.durations_ns)
-        except BadRequest as error:
-            slots.write_refusal(slot, generation, BAD_REQUEST, str(error))
-        except SlotOverflow as error:
-            slots.write_refusal(slot, generation, FAILED, "the outputs do not fit (max_output_bytes): {}".format(error))
-        except Exception as error:
-            # The boundary of this loop: a plug-in's fault is an answer, not the end of the worker.
-            slots.write_refusal(slot, generation, FAILED, "{}: {}".format(type(error).__name__, error))
 
 
 def noise(signature: Signature) -> Dict[str, Any]:
@@ -189,6 +167,27 @@ def _tensor(tensor: TensorSpec) -> Message:
         plain["scale"] = tensor.quantization.scale
         plain["zero_point"] = tensor.quantization.zero_point
     return plain
+
+
+def sample(outputs: Outputs) -> List[List[float]]:
+    """Of every output of numbers some evenly spaced ones: what a canary is compared by (canary.py)."""
+    samples: List[List[float]] = []
+    for datatype, _, data in outputs:
+        if datatype == "BYTES":
+            samples.append([])
+            continue
+        values = np.frombuffer(data, NUMPY_NAMES[datatype])
+        at = np.linspace(0, values.size - 1, min(values.size, SAMPLE)).astype(np.int64)
+        samples.append([float(v) for v in values[at]])
+    return samples
+
+
+def _settle(settle: Message) -> None:
+    """Where and how urgently this process runs. Raises OSError."""
+    if settle.get("cpus"):
+        os.sched_setaffinity(0, settle["cpus"])
+    if settle.get("nice"):
+        os.nice(settle["nice"])
 
 
 def die_with_parent(parent: int) -> None:

@@ -61,7 +61,10 @@ class TensorTable(msgspec.Struct, frozen=True, kw_only=True):
 
 class Rung(msgspec.Struct, frozen=True, kw_only=True):
     """One variant. `input`/`output` name the artifact's tensors where it has several; `twin` the rung that answers
-    while this one's accelerator is away."""
+    while this one's accelerator is away. `batch` > 1: so many requests share one run (the artifact's first size must be
+    free), and the first of them waits up to `batch_delay_ms` for the others. `instances`: workers that open it.
+    `canary`: a sample of its answer to the built-in canary input (engine/canary.py), written by
+    `flyball ladder check --record`."""
 
     name: LadderName
     backend: LadderName
@@ -73,6 +76,10 @@ class Rung(msgspec.Struct, frozen=True, kw_only=True):
     twin: str = ""
     input: str = ""
     output: str = ""
+    batch: Annotated[int, Meta(ge=1, le=64)] = 1
+    batch_delay_ms: Annotated[float, Meta(ge=0, le=1000)] = 0.0
+    instances: Annotated[int, Meta(ge=1, le=16)] = 1
+    canary: tuple[tuple[float, ...], ...] = ()
     options: dict[str, str | int | float | bool] = {}
     pre: tuple[PreStep, ...] = ()
     post: tuple[PostStep, ...] = ()

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import msgspec
 
 from flyball.config import Engine
+from flyball.engine.canary import Sample
 from flyball.engine.opened import open_rung
 from flyball.engine.slots import SlotPool
 from flyball.errors import FlyballError
@@ -18,6 +19,7 @@ class RungCheck(msgspec.Struct, frozen=True, kw_only=True):
     error: str = ""
     load_s: float | None = None
     p50_s: float | None = None
+    sample: Sample = ()  # of its answer to the canary
     resident_bytes: int | None = None
 
 
@@ -28,16 +30,17 @@ async def check(folder: LadderFolder, config: Engine) -> AsyncIterator[RungCheck
     try:
         for rung in folder.manifest.rung:
             try:
-                opened = await open_rung(folder, rung, config, slots)
+                opened = await open_rung(folder, rung, config, slots, rung.canary)
             except FlyballError as error:
                 yield RungCheck(rung=rung.name, error=str(error))
                 continue
-            await opened.worker.stop(config.drain_timeout_s)
+            await opened.stop(config.drain_timeout_s)
             yield RungCheck(
                 rung=rung.name,
-                load_s=opened.worker.load_s,
+                load_s=opened.load_s,
                 p50_s=opened.warmth.p50_s,
                 resident_bytes=opened.resident_bytes,
+                sample=opened.warmth.sample,
             )
     finally:
         slots.close()

@@ -1,0 +1,56 @@
+"""An accelerator that several ladders share: whose turn it is.
+
+OpenedRung.may_start -> now, or later by a call to `go`;  finished -> the turn goes to the ladder that has used least
+
+Weighted by time, not by requests: a ladder with long runs gets as many seconds as one with short ones. Processors need
+none of this, the kernel shares those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+
+class Share:
+    """`turns` is how many runs may be on the accelerator at once: one computing, one getting ready."""
+
+    def __init__(self, turns: int = 2) -> None:
+        self._free = turns
+        self._used_s: dict[str, float] = {}
+        self._waiting: dict[str, Callable[[], None]] = {}
+
+    def may_start(self, ladder: str, go: Callable[[], None]) -> bool:
+        """Takes a turn; False when there is none: `go` is then called once it is this ladder's."""
+        if ladder not in self._used_s:
+            # A newcomer begins level with the others: time in which it did not exist is no claim.
+            self._used_s[ladder] = min(self._used_s.values(), default=0.0)
+        if self._free and not self._waiting:
+            self._free -= 1
+            return True
+        if self._free and ladder in self._waiting and ladder == self._next():
+            del self._waiting[ladder]
+            self._free -= 1
+            return True
+        if ladder not in self._waiting:
+            # One that comes back after a pause has saved nothing up either.
+            least_s = min((self._used_s[other] for other in self._waiting), default=self._used_s[ladder])
+            self._used_s[ladder] = max(self._used_s[ladder], least_s - 1.0)
+        self._waiting[ladder] = go
+        return False
+
+    def finished(self, ladder: str, busy_s: float) -> None:
+        self._used_s[ladder] = self._used_s.get(ladder, 0.0) + busy_s
+        self._free += 1
+        self._call_next()
+
+    def leave(self, ladder: str) -> None:
+        """The ladder has nothing to run any more."""
+        if self._waiting.pop(ladder, None) is not None and self._free:
+            self._call_next()
+
+    def _next(self) -> str:
+        return min(self._waiting, key=lambda name: self._used_s[name])
+
+    def _call_next(self) -> None:
+        if self._waiting and self._free:
+            self._waiting[self._next()]()

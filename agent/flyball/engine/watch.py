@@ -1,0 +1,73 @@
+"""Looks after the workers of one ladder: memory limit, heartbeat, canary.
+
+tend (once a second) -> resident memory -> kill;  no answer for a while -> canary -> right, or kill
+
+Real answers are signs of life, so a busy worker is never asked for its canary. Has no timer of its own: it rides on
+the daemon's wake-up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import time
+
+from flyball.config import Engine
+from flyball.engine.book import RungBook
+from flyball.engine.memory import resident_bytes
+from flyball.engine.opened import OpenedRung
+from flyball.engine.switch import Switch
+from flyball.errors import CanaryError, WorkerError
+
+log = logging.getLogger(__name__)
+
+SILENT_AFTER = 3  # heartbeats without any answer: the ladder no longer counts as ready
+_STANDBY_BEATS = 6  # a rung on standby is asked so many times less often
+_MIB = 1 << 20
+
+
+class Watch:
+    def __init__(self, switch: Switch, book: RungBook, config: Engine) -> None:
+        self._switch = switch
+        self._book = book
+        self._config = config
+        self._checks: dict[OpenedRung, asyncio.Task[None]] = {}
+
+    def tend(self) -> None:
+        now_s = time.monotonic()
+        for opened in self._switch.opened():
+            self._limit_memory(opened)
+            beats = 1 if opened is self._switch.active else _STANDBY_BEATS
+            if opened not in self._checks and now_s - opened.answered_s > beats * self._config.heartbeat_s:
+                task = asyncio.get_running_loop().create_task(self._check(opened))
+                self._checks[opened] = task
+                task.add_done_callback(functools.partial(self._checked, opened))
+
+    def close(self) -> None:
+        for task in self._checks.values():
+            task.cancel()
+
+    def _checked(self, opened: OpenedRung, _: asyncio.Task[None]) -> None:
+        self._checks.pop(opened, None)
+
+    def _limit_memory(self, opened: OpenedRung) -> None:
+        limit_mib = self._config.worker_memory_mib
+        if limit_mib is None:
+            return
+        for worker in opened.workers:
+            resident = resident_bytes(worker.pid) if worker.alive() else None
+            if resident is not None and resident > limit_mib * _MIB:
+                log.error("%s: %d MiB, over engine.worker_memory_mib: killed", opened.label, resident // _MIB)
+                worker.kill("memory")
+
+    async def _check(self, opened: OpenedRung) -> None:
+        try:
+            await opened.check(self._book.expected(opened.rung.name), self._config.request_timeout_s)
+        except CanaryError as error:
+            log.error("%s: killed", error)
+            opened.kill("canary")
+        except WorkerError as error:
+            # One that did not answer in time has been killed by `ask`; one that refuses is of no use either.
+            log.error("%s", error)
+            opened.kill("canary")
