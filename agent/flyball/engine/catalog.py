@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from flyball.clock import Clock
 from flyball.config import Engine, LadderSettings
 from flyball.engine.devices import probe_backend
-from flyball.engine.runner import LadderRunner
+from flyball.engine.runner import DEFAULTS, LadderRunner
 from flyball.engine.standby import Standby
 from flyball.errors import NotFoundError, UnavailableError
 from flyball.events import Event, Events
@@ -45,7 +45,7 @@ class EngineCatalog:
         for runner in self._runners.values():
             runner.tend()
 
-    async def load(self, folder: LadderFolder, first: str = "", settings: LadderSettings = LadderSettings()) -> None:
+    async def load(self, folder: LadderFolder, first: str = "", settings: LadderSettings = DEFAULTS) -> None:
         """Puts the ladder into service, in place of another version of it; returns when its first rung answers. Raises
         UnavailableError: then a version that was in service stays, and one that is new is listed as failed."""
         runner = LadderRunner(folder, self._config, self._standby, self._events, self._clock, settings)

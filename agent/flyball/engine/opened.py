@@ -114,9 +114,9 @@ class OpenedRung:
             return 0.0
         now_s = time.monotonic()
         oldest_s = self._waiting[0][1]
-        run_s = self.warmth.p50_s * self.rung.batch  # a full batch takes at most that
-        slack_s = min(ticket.deadline_s for ticket, _ in self._waiting) - now_s - run_s
-        return min(oldest_s + self.rung.batch_delay_ms / 1000 - now_s, slack_s)
+        left_s = min(ticket.deadline_s for ticket, _ in self._waiting) - now_s
+        run_s = self.pace.own_s * self.rung.batch  # at most: what a full batch gains is not known before
+        return min(oldest_s + self.rung.batch_delay_ms / 1000 - now_s, left_s / 2 - run_s)
 
     def _on_timer(self) -> None:
         self._timer = None

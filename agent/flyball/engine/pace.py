@@ -13,16 +13,21 @@ class Pace:
 
     def __init__(self, prior_s: float) -> None:
         self.own_s = prior_s
-        self.service_s = prior_s
+        self._between_s: float | None = None  # answers, while there was work all the time
         self._last_s: float | None = None  # when the last answer came, if others were left waiting then
+
+    @property
+    def service_s(self) -> float:
+        """With lanes, instances and batches one request takes less than its own time; never more."""
+        return self.own_s if self._between_s is None else min(self._between_s, self.own_s)
 
     def answered(self, now_s: float, own_s: float, left: int) -> None:
         """`own_s`: pre + run + post of this answer; `left`: requests that are still with the ladder."""
         self.own_s += _WEIGHT * (own_s - self.own_s)
         if self._last_s is not None:
-            # Work was there all the time since the last answer, so the time between the two is what one takes:
-            # with lanes, instances and batches it is less than own_s.
-            self.service_s += _WEIGHT * (now_s - self._last_s - self.service_s)
+            between_s = now_s - self._last_s
+            before_s = between_s if self._between_s is None else self._between_s
+            self._between_s = before_s + _WEIGHT * (between_s - before_s)
         self._last_s = now_s if left else None
 
     def done_s(self, ahead: int) -> float:

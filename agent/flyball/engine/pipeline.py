@@ -320,7 +320,7 @@ class TensorTask:
         for lane in self._inputs:
             shape = tuple(1 if size < 0 else size for size in lane.shape)
             count = int(np.prod(shape, dtype=np.int64))
-            value = (np.arange(count) % 3).astype(NUMPY_NAMES[lane.datatype]).reshape(shape)
+            value = (np.arange(1, count + 1) % 3).astype(NUMPY_NAMES[lane.datatype]).reshape(shape)
             tensors.append(SlotTensor(lane.datatype, shape, _raw(value)))
         return tensors
 

@@ -48,6 +48,7 @@ from flyball.ports import (
 )
 
 _ATTEMPTS = 2
+DEFAULTS = LadderSettings()
 
 
 class LadderRunner:
@@ -60,14 +61,14 @@ class LadderRunner:
         standby: Standby,
         events: Events,
         clock: Clock,
-        settings: LadderSettings = LadderSettings(),
+        settings: LadderSettings = DEFAULTS,
     ) -> None:
         self.folder = folder
         self._interface = folder.interface()
         self._config = config
         self._clock = clock
-        # Enough for every lane of every instance to have its next batch at hand.
-        slots = max(config.slots, *(r.batch * r.instances * config.lanes for r in folder.manifest.rung))
+        # Enough for a batch in every lane, and for the next one to gather meanwhile.
+        slots = max(config.slots, *(r.batch * r.instances * max(2, config.lanes) for r in folder.manifest.rung))
         self._slots = SlotPool.create(
             slots, folder.manifest.ladder.max_input_bytes, folder.manifest.ladder.max_output_bytes
         )

@@ -2,7 +2,9 @@
 
 {"open": "ok|error|segfault|abort|exit|hang|slow", "run": the same, "factor": 2, "marker": path}
 
-`run` misbehaves only while the file `marker` exists (or always, without one). y = factor * x.
+`run` misbehaves only while the file `marker` exists (or always, without one). y = factor * x. "free": its first size is
+free, so that it takes batches; "log": a file that gets a line per run with its rows; "canary": "wrong" once `marker`
+exists; "run": "grow" takes 64 MiB more each time.
 """
 
 import ctypes
@@ -20,7 +22,12 @@ class Options:
     threads: int = 1
 
 
+_hoard = []
+
+
 def misbehave(how):
+    if how == "grow":
+        _hoard.append(b"x" * (64 << 20))
     if how == "error":
         raise BackendError("this artifact says no")
     if how == "segfault":
@@ -40,14 +47,21 @@ def misbehave(how):
 class Session:
     def __init__(self, script):
         self._script = script
-        self.signature = Signature((TensorSpec("x", "float32", (1, -1)),), (TensorSpec("y", "float32", (1, -1)),))
+        shape = (-1, -1) if script.get("free") else (1, -1)
+        self.signature = Signature((TensorSpec("x", "float32", shape),), (TensorSpec("y", "float32", shape),))
 
     def run(self, inputs):
         marker = self._script.get("marker")
         # The canary is 1 long: only real requests misbehave, so that the rung opens.
         if inputs["x"].shape[1] > 1 and (marker is None or Path(marker).exists()):
             misbehave(self._script.get("run", "ok"))
-        return {"y": inputs["x"] * self._script.get("factor", 2)}
+        if "log" in self._script and inputs["x"].shape[1] > 1:
+            with open(self._script["log"], "a") as log:
+                log.write("{}\n".format(inputs["x"].shape[0]))
+        factor = self._script.get("factor", 2)
+        if inputs["x"].shape[1] == 1 and self._script.get("canary") == "wrong" and Path(marker).exists():
+            factor = -7
+        return {"y": inputs["x"] * factor}
 
     def close(self):
         pass
