@@ -34,7 +34,7 @@ from flyball.errors import (
     WorkerError,
 )
 from flyball.events import Events
-from flyball.ladder.manifest import LadderFolder
+from flyball.ladder.manifest import LadderFolder, Rung
 from flyball.ports import (
     Answer,
     InferRequest,
@@ -67,8 +67,7 @@ class LadderRunner:
         self._interface = folder.interface()
         self._config = config
         self._clock = clock
-        # Enough for a batch in every lane, and for the next one to gather meanwhile.
-        slots = max(config.slots, *(r.batch * r.instances * max(2, config.lanes) for r in folder.manifest.rung))
+        slots = max(config.slots, *(_slots_for(rung, config.lanes) for rung in folder.manifest.rung))
         self._slots = SlotPool.create(
             slots, folder.manifest.ladder.max_input_bytes, folder.manifest.ladder.max_output_bytes
         )
@@ -294,6 +293,11 @@ class LadderRunner:
 
     def totals(self) -> LadderTotals:
         return self._tally.totals()
+
+
+def _slots_for(rung: Rung, lanes: int) -> int:
+    """Enough for a batch in every lane, and for the next one to gather meanwhile."""
+    return rung.instances * (lanes if rung.batch == 1 else rung.batch * max(2, lanes))
 
 
 def _finished(future: asyncio.Future[Outcome]) -> bool:
