@@ -92,14 +92,16 @@ class OpenedRung:
 
     # ------------------------------------------------------------------------------------------------ dispatching
 
-    def _dispatch(self) -> None:
+    def _dispatch(self, due: bool = False) -> None:
+        """`due`: the first in line has waited for others for as long as it should."""
         while self._waiting:
             worker = max(self.workers, key=Worker.idle_lanes)
             if not worker.idle_lanes():
                 if not self.alive():
                     self._refuse_waiting()
                 return
-            wait_s = self._worth_waiting_s()
+            wait_s = 0.0 if due else self._worth_waiting_s()
+            due = False
             if wait_s > 0:
                 if self._timer is None:
                     self._timer = self._loop.call_later(wait_s, self._on_timer)
@@ -120,7 +122,7 @@ class OpenedRung:
 
     def _on_timer(self) -> None:
         self._timer = None
-        self._dispatch()
+        self._dispatch(due=True)
 
     def _finisher(self, ticket: Ticket) -> Callable[[Outcome], None]:
         def finished(outcome: Outcome) -> None:
