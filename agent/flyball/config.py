@@ -76,6 +76,8 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True):
     metrics: Endpoint = "127.0.0.1:8002"
     allowed_hosts: tuple[str, ...] = ()  # further Host header names that are accepted
     allow_pin: bool = True  # whether TCP callers may name a rung (request parameter `rung`)
+    rate_per_s: NotNegative = 0.0  # inference requests of one TCP client, lasting; more are refused with 429; 0 = any
+    rate_burst: Count = 32  # that one may send at once after a pause
 
 
 class Engine(msgspec.Struct, frozen=True, kw_only=True):
@@ -182,8 +184,12 @@ class Cascade(msgspec.Struct, frozen=True, kw_only=True):
     then: LadderName
     measure: Literal["max-softmax", "margin", "entropy"] = "max-softmax"
     threshold: Annotated[float, Meta(ge=0, le=1)]
-    budget: Annotated[float, Meta(ge=0, le=1)] = 1.0  # the share that may go on
-    complexity: NotNegative | None = None  # inputs above it begin at `then`
+    budget: Annotated[float, Meta(ge=0.01, le=1)] = 1.0  # the share that may go on, of the last 1,000
+    complexity_bits: Annotated[float, Meta(ge=0, le=8)] | None = None  # pictures of more entropy begin at `then`
+
+    def __post_init__(self) -> None:
+        if self.first == self.then:
+            raise ValueError(f"then: expected another rung than first ({self.first})")
 
 
 class LadderSettings(msgspec.Struct, frozen=True, kw_only=True):

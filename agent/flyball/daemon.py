@@ -46,6 +46,7 @@ from flyball.serving.guard import Guard
 from flyball.serving.http import HttpApi, metrics_app
 from flyball.serving.listen import Listener, Listeners, Patience
 from flyball.serving.metrics import Metrics
+from flyball.serving.rate import RateLimit
 from flyball.serving.sockets import ControlSocket, bind_tcp
 from flyball.uplink.facts import birth_facts
 from flyball.uplink.handlers import ping, rung
@@ -189,7 +190,8 @@ class Daemon:
         )
         listeners = [Listener([control.listener], control_app(controls, metrics, self._max_input_bytes, intake))]
         serving = self._config.serving
-        api = HttpApi(self._catalog, metrics, self._max_input_bytes, intake, allow_pin=serving.allow_pin)
+        rate = RateLimit(serving.rate_per_s, serving.rate_burst, self._clock) if serving.rate_per_s else None
+        api = HttpApi(self._catalog, metrics, self._max_input_bytes, intake, allow_pin=serving.allow_pin, rate=rate)
         for key, endpoint in (("serving.http", serving.http), ("serving.metrics", serving.metrics)):
             if endpoint:
                 sockets = bind_tcp(endpoint, key)

@@ -109,6 +109,8 @@ class LadderTotals(msgspec.Struct, frozen=True, kw_only=True):
     switches: Mapping[str, int]  # "from>to:reason-code" -> count
     worker_restarts: Mapping[str, int]  # by cause
     latency_buckets: Mapping[float, int]  # upper bound in seconds -> count (cumulative), as Prometheus has them
+    cache: Mapping[str, int] = {}  # hits, misses, shared, entries, bytes, evicted, expired; empty without a cache
+    cascade: Mapping[str, int] = {}  # requests, escalated, kept_by_budget, ...; empty without a cascade
 
 
 class LadderStatus(msgspec.Struct, frozen=True, kw_only=True):

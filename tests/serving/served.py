@@ -40,6 +40,7 @@ from flyball.serving.guard import Guard
 from flyball.serving.http import HttpApi, metrics_app
 from flyball.serving.listen import Listener, Listeners, Patience
 from flyball.serving.metrics import Metrics
+from flyball.serving.rate import RateLimit
 from flyball.serving.sockets import ControlSocket, bind_tcp
 from flyball.testing import FakeCatalog, FakeClock, FakeLadder
 
@@ -135,6 +136,7 @@ class World:
     uplink: UplinkStatus | None = None
     clock: FakeClock = field(default_factory=FakeClock)
     intake: Intake = field(default_factory=lambda: Intake(8 << 20))
+    rate: RateLimit | None = None
 
     def catalog(self) -> FakeCatalog:
         return FakeCatalog(*self.ladders)
@@ -144,7 +146,9 @@ class World:
         return Metrics(self.catalog(), self.readings, self.energy, None if uplink is None else lambda: uplink)
 
     def api(self, *, allow_pin: bool = True) -> HttpApi:
-        return HttpApi(self.catalog(), self.metrics(), lambda name: LIMIT, self.intake, allow_pin=allow_pin)
+        return HttpApi(
+            self.catalog(), self.metrics(), lambda name: LIMIT, self.intake, allow_pin=allow_pin, rate=self.rate
+        )
 
     def control(self) -> HttpApi:
         uplink = self.uplink

@@ -23,6 +23,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 from flyball import __version__
 from flyball.errors import DeadlineError, QueueFullError, UnavailableError, WorkerError
 from flyball.ports import Interface, PublicTensor, Tensor
+from flyball.serving.rate import RateLimit
 from flyball.testing import NO_TOTALS, FakeLadder
 
 ECHO = "/v2/models/echo/infer"
@@ -158,6 +159,15 @@ def test_pinning_can_be_forbidden(serve: Callable[..., Served], world: World) ->
     assert "serving.allow_pin" in text
     assert world.ladders[1].requests == []
     served.json("POST", ECHO, {"inputs": [X]})
+
+
+def test_a_client_over_its_rate_is_refused_before_its_body_is_read(serve: Callable[..., Served], world: World) -> None:
+    world.rate = RateLimit(per_s=0.001, burst=1, clock=world.clock)
+    served = serve()
+    served.json("POST", ECHO, {"inputs": [X]})
+    assert "requests a second from 127.0.0.1" in served.error(429, "POST", ECHO, json.dumps({"inputs": [X]}))
+    assert len(world.ladders[1].requests) == 1
+    assert world.intake.held_bytes == 0
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,8 @@ def test_parameters() -> None:
     assert (call.id, call.request.rung, call.request.timeout_s) == ("q1", "small", 0.0015)
     assert call.outputs == (("y", False), ("names", False))
     assert request([GOOD_A, GOOD_B], A + B, parameters={"timeout": 0}).request.timeout_s is None
+    assert request([GOOD_A, GOOD_B], A + B, parameters={"priority": 1}).request.priority == 1
+    assert request([GOOD_A, GOOD_B], A + B, parameters={"priority": 0}).request.priority is None
 
 
 def test_outputs_are_chosen_one_by_one() -> None:
@@ -135,6 +137,7 @@ def test_refused_inputs(inputs: Any, says: str) -> None:
         ({"outputs": [{"name": "y", "parameters": {"classification": 3}}]}, "classification"),
         ({"outputs": [{"name": "y", "parameters": {"shared_memory_region": "r"}}]}, "shared memory"),
         ({"parameters": {"timeout": -1}}, "timeout"),
+        ({"parameters": {"priority": -1}}, "priority"),
         ({"parameters": {"timeout": "soon"}}, "timeout"),
         ({"parameters": {"sequence_id": 4}}, "no state"),
         ({"parameters": {"rung": 3}}, "rung"),

@@ -10,12 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
+import math
 from collections.abc import Collection, Sequence
 from typing import Literal
+
+import msgspec
 
 from flyball.clock import Clock
 from flyball.config import Engine, LadderSettings
 from flyball.engine.book import RungBook
+from flyball.engine.cascade import Cascade, Complexity, Plan
 from flyball.engine.opened import OpenedRung, Ticket
 from flyball.engine.process import Outcome
 from flyball.engine.queue import DEFAULT_PRIORITY, SlotQueue, Urgency
@@ -47,6 +52,8 @@ from flyball.ports import (
     Timing,
 )
 
+log = logging.getLogger(__name__)
+
 _ATTEMPTS = 2
 DEFAULTS = LadderSettings()
 
@@ -77,6 +84,7 @@ class LadderRunner:
         self._book = RungBook(folder, config, clock)
         self._switch = Switch(folder, config, self._slots, self._book, self._tally, standby, events, clock)
         self._watch = Watch(self._switch, self._book, config)
+        self._cascade = self._cascade_of(settings)
 
     @property
     def name(self) -> str:
@@ -117,6 +125,11 @@ class LadderRunner:
     # ------------------------------------------------------------------------------------------------ requests
 
     async def infer(self, request: InferRequest) -> Answer:
+        if self._cascade is not None and request.rung is None and self._may_cascade():
+            return await self._cascade.answer(request, self._counted)
+        return await self._counted(request)
+
+    async def _counted(self, request: InferRequest) -> Answer:
         try:
             return await self._infer(request)
         except (QueueFullError, TooLargeError, DeadlineError):
@@ -168,6 +181,47 @@ class LadderRunner:
         finally:
             if held:
                 self._release(slot)
+
+    # ------------------------------------------------------------------------------------------------ cascade
+
+    def _cascade_of(self, settings: LadderSettings) -> Cascade | None:
+        wanted = settings.cascade
+        if wanted is None:
+            return None
+        unknown = [name for name in (wanted.first, wanted.then) if self.folder.rung(name) is None]
+        if unknown or self._interface.task != "image-classification":
+            why = f"the ladder has no rung {unknown[0]!r}" if unknown else "only for the task image-classification"
+            log.error("[ladder.%s.cascade] is left aside: %s", self.name, why)
+            return None
+        bits = wanted.complexity_bits
+        plan = Plan(
+            first=wanted.first,
+            then=wanted.then,
+            measure=wanted.measure,
+            threshold=wanted.threshold,
+            share=wanted.budget,
+            start_above=None if bits is None else Complexity("entropy-bits", bits),
+        )
+        classes = len(self.folder.labels)
+        return Cascade(plan, classes, self._predicted_s, self._clock, self._config.request_timeout_s)
+
+    def _may_cascade(self) -> bool:
+        """Not while the governor holds the ladder below the cascade's first rung."""
+        assert self._cascade is not None
+        return not self._above_active(self._cascade.first)
+
+    def _above_active(self, rung: str) -> bool:
+        active = self._switch.active
+        names = [r.name for r in self.folder.manifest.rung]
+        return active is None or names.index(rung) < names.index(active.rung.name)
+
+    def _predicted_s(self, rung: str) -> float | None:
+        """What an answer of the rung takes, for the cascade: endless while it is stronger than what the governor
+        allows."""
+        if self._above_active(rung):
+            return math.inf
+        opened = next((o for o in self._switch.opened() if o.rung.name == rung), None)
+        return None if opened is None else opened.pace.own_s
 
     def _rung_in_time(self, urgency: Urgency, limit_s: float) -> OpenedRung | None:
         """The strongest warm rung that will answer within the limit; None for the one that answers anyway. Never
@@ -292,7 +346,8 @@ class LadderRunner:
         return self._tally.window(active.rung.name, seconds, self._clock.monotonic_s())
 
     def totals(self) -> LadderTotals:
-        return self._tally.totals()
+        cascade = {} if self._cascade is None else msgspec.structs.asdict(self._cascade.stats())
+        return msgspec.structs.replace(self._tally.totals(), cascade=cascade)
 
 
 def _slots_for(rung: Rung, lanes: int) -> int:

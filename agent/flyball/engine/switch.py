@@ -343,16 +343,18 @@ class Switch:
 
     async def _restore(self, lost: Rung) -> None:
         """A rung on standby again, after its worker ended: it is what answers when the active one's does."""
-        await asyncio.sleep(max(self._backoff_s(), self._book.leave_alone_s(lost.name)))
-        async with self._lock:
-            if self._closing or self._open_already(lost.name) is not None or self._too_little_memory(lost):
+        while not self._closing:
+            await asyncio.sleep(max(self._backoff_s(), self._book.leave_alone_s(lost.name)))
+            async with self._lock:
+                if self._closing or self._open_already(lost.name) is not None or self._too_little_memory(lost):
+                    return
+                try:
+                    opened = await self._open(lost)
+                except (WorkerError, LadderError):
+                    continue  # reported, and the book says how long to rest
+                self._book.opened(opened, "standby")
+                await self._close(self._standby.keep(self._folder.name, opened, self._distance))
                 return
-            try:
-                opened = await self._open(lost)
-            except (WorkerError, LadderError):
-                return  # reported; a switch will try again
-            self._book.opened(opened, "standby")
-            await self._close(self._standby.keep(self._folder.name, opened, self._distance))
 
     async def _recover(self, lost: Rung, looping: bool) -> None:
         """Until the lost rung is back (or no longer wanted): open it, else let another answer, wait, again. A rung in

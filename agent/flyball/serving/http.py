@@ -21,6 +21,7 @@ from flyball.ports import Catalog, Ladder
 from flyball.serving.body import ClientGone, Intake
 from flyball.serving.description import ServerMetadata, answers, config, index, metadata, statistics
 from flyball.serving.inference import Call, decode
+from flyball.serving.rate import RateLimit
 from flyball.serving.response import Encoded, encode
 from flyball.serving.web import (
     STOPPING,
@@ -56,7 +57,7 @@ class Exposition(Protocol):
 
 class HttpApi:
     """An ASGI app. `max_input_bytes` tells the limit of a ladder in service; `allow_pin` whether callers may name a
-    rung; `more` are endpoints that only this listener has."""
+    rung; `rate` how many requests one of them may send; `more` are endpoints that only this listener has."""
 
     def __init__(
         self,
@@ -66,12 +67,14 @@ class HttpApi:
         intake: Intake,
         *,
         allow_pin: bool,
+        rate: RateLimit | None = None,
         more: Sequence[Endpoint] = (),
     ) -> None:
         self._catalog = catalog
         self._max_input_bytes = max_input_bytes
         self._intake = intake
         self._allow_pin = allow_pin
+        self._rate = rate
         self._rest = router([*_Reads(catalog).endpoints(), metrics_endpoint(exposition), *more])
 
     async def __call__(self, scope: Scope, receive: Receive, respond: Send) -> None:
@@ -88,6 +91,8 @@ class HttpApi:
 
     async def _infer(self, name: str, version: str | None, scope: Scope, receive: Receive, respond: Send) -> None:
         try:
+            if self._rate is not None:
+                self._rate.take(_client(scope))
             ladder = self._catalog.get(name, version)
             declared, header_length = _lengths(scope)
             limit = self._limit(name, header_length)
@@ -133,6 +138,12 @@ class HttpApi:
         if header_length is not None:
             return largest + HEADER_ALLOWANCE
         return min(largest * JSON_EXPANSION, JSON_MAX_BYTES) + HEADER_ALLOWANCE
+
+
+def _client(scope: Scope) -> str:
+    """The caller's address: one machine, one bucket."""
+    client = scope.get("client")
+    return str(client[0]) if client else "unknown"
 
 
 def _json_bytes(call: Call, sizes: Sequence[tuple[str, int]]) -> int:

@@ -51,6 +51,7 @@ class _WantedOutput(msgspec.Struct):
 class _RequestParameters(msgspec.Struct):
     rung: str | None = None
     timeout: int | None = None
+    priority: int | None = None
     binary_data_output: bool | None = None
     sequence_id: int | str | None = None
 
@@ -93,8 +94,13 @@ def decode(body: bytes | bytearray, header_length: int | None, interface: Interf
     if timeout_us is not None and timeout_us < 0:
         raise RequestError(f"parameters.timeout: expected microseconds (0 for none), found {timeout_us}")
     timeout_s = timeout_us / 1e6 if timeout_us else None
+    if parameters.priority is not None and parameters.priority < 0:
+        raise RequestError(
+            f"parameters.priority: expected 1 (highest) or more, 0 for none, found {parameters.priority}"
+        )
+    priority = parameters.priority or None
     return Call(
-        InferRequest(inputs=inputs, rung=parameters.rung, timeout_s=timeout_s),
+        InferRequest(inputs=inputs, rung=parameters.rung, timeout_s=timeout_s, priority=priority),
         wire.id,
         _outputs(wire.outputs, bool(parameters.binary_data_output), interface),
     )
