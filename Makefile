@@ -7,7 +7,7 @@ export PATH := $(PATH):/usr/sbin:/usr/local/sbin
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test check bench deb hil try-fresh clean
+.PHONY: help setup setup-dev demo test check bench kills deb hil try-fresh clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -38,6 +38,9 @@ check: setup-dev  ## ruff, mypy --strict, import contracts, shellcheck where it 
 
 bench: setup-dev  ## the headline figures (BENCH_ARGS=...)
 	$(BIN)/python -m bench $(BENCH_ARGS)
+
+kills: setup-dev  ## 1,000 workers killed under traffic, about 10 minutes; commits bench/kills.json
+	$(BIN)/python bench/kills.py --write
 
 deb: setup  ## build/flyball_<version>_<architecture>.deb
 	@packaging/build-deb.sh

@@ -1,7 +1,8 @@
 """What the daemon costs a small machine: start, memory, idle processor time.
 
-ready_s           from exec to the first correct answer of one ladder over HTTP (warm file caches; median of runs)
-pss_mb            PSS in MiB of the daemon and its helper processes, without session workers, uplink on, after a wait
+ready_s           from exec to the first correct answer of one ladder over its socket (warm caches; median of runs)
+pss_mb            PSS in MiB of the daemon and its helper processes, uplink on, after a wait: of a daemon without a
+                  ladder, so that no worker takes a share of its pages, or of one with, whichever is more
 pss_one_model_mb  the same plus one worker with mobilenet_v1_0.25_128
 idle_cpu_pct      of one core, daemon and worker together, over the last part of that wait
 version_s         `flyball --version`, median of runs
@@ -60,6 +61,18 @@ def broker(home: Path) -> Iterator[int]:
     finally:
         process.terminate()
         process.wait()
+
+
+@contextmanager
+def empty_daemon(home: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """With the configuration that `daemon` has written, and no ladder."""
+    command = [sys.executable, "-m", "flyball.daemon", "--config", str(home / "flyball.toml")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(30)
 
 
 @contextmanager
@@ -154,11 +167,14 @@ def measure(home: Path, quick: bool, say: bool) -> dict[str, float | int | bool]
             uplink = client.status().uplink
             if uplink is None or not uplink.connected:
                 raise SystemExit(f"the uplink was not connected: {uplink}")
-            alone_mb, workers_mb = pss_mib(helpers), pss_mib(workers)
+            shared_mb, one_model_mb = pss_mib(helpers), pss_mib(helpers + workers)
+        with empty_daemon(home) as process:
+            time.sleep(wait_s)
+            alone_mb = max(shared_mb, pss_mib(family(process.pid)[0]))
     return {
         "ready_s": round(statistics.median(starts), 3),
         "pss_mb": round(alone_mb, 1),
-        "pss_one_model_mb": round(alone_mb + workers_mb, 1),
+        "pss_one_model_mb": round(one_model_mb, 1),
         "idle_cpu_pct": round(idle_cpu_pct, 2),
         "version_s": round(version_s(5 if quick else 15), 3),
         "wait_s": wait_s,

@@ -20,6 +20,7 @@ import msgspec
 from flyball.clock import Clock
 from flyball.config import Engine, LadderSettings
 from flyball.engine.book import RungBook
+from flyball.engine.cache import AnswerCache
 from flyball.engine.cascade import Cascade, Complexity, Plan
 from flyball.engine.opened import OpenedRung, Ticket
 from flyball.engine.process import Outcome
@@ -83,8 +84,13 @@ class LadderRunner:
         self._tally = Tally()
         self._book = RungBook(folder, config, clock)
         self._switch = Switch(folder, config, self._slots, self._book, self._tally, standby, events, clock)
-        self._watch = Watch(self._switch, self._book, config)
+        self._watch = Watch(self._switch, self._book, config, self._distrust)
         self._cascade = self._cascade_of(settings)
+        self._cache: AnswerCache | None = None
+        if settings.cache is not None:
+            self._cache = AnswerCache(
+                int(settings.cache.max_mib * (1 << 20)), settings.cache.ttl_s, folder.version, clock
+            )
 
     @property
     def name(self) -> str:
@@ -116,8 +122,14 @@ class LadderRunner:
 
     async def close(self) -> None:
         self._watch.close()
+        if self._cache is not None:
+            self._cache.close()
         await self._switch.close()
         self._slots.close()
+
+    def _distrust(self) -> None:
+        if self._cache is not None:
+            self._cache.clear()
 
     async def switch(self, rung: str, reason: str) -> SwitchReport:
         return await self._switch.to(rung, reason)
@@ -126,8 +138,19 @@ class LadderRunner:
 
     async def infer(self, request: InferRequest) -> Answer:
         if self._cascade is not None and request.rung is None and self._may_cascade():
-            return await self._cascade.answer(request, self._counted)
-        return await self._counted(request)
+            return await self._cascade.answer(request, self._looked_up)
+        return await self._looked_up(request)
+
+    async def _looked_up(self, request: InferRequest) -> Answer:
+        if self._cache is None:
+            return await self._counted(request)
+        limit_s = self._config.request_timeout_s
+        if request.timeout_s is not None:
+            limit_s = min(limit_s, request.timeout_s)
+        return await self._cache.answer(request, self._active_name, self._counted, limit_s)
+
+    def _active_name(self) -> str | None:
+        return None if self._switch.active is None else self._switch.active.rung.name
 
     async def _counted(self, request: InferRequest) -> Answer:
         try:
@@ -347,7 +370,8 @@ class LadderRunner:
 
     def totals(self) -> LadderTotals:
         cascade = {} if self._cascade is None else msgspec.structs.asdict(self._cascade.stats())
-        return msgspec.structs.replace(self._tally.totals(), cascade=cascade)
+        cache = {} if self._cache is None else msgspec.structs.asdict(self._cache.stats())
+        return msgspec.structs.replace(self._tally.totals(), cascade=cascade, cache=cache)
 
 
 def _slots_for(rung: Rung, lanes: int) -> int:

@@ -12,6 +12,7 @@ import asyncio
 import functools
 import logging
 import time
+from collections.abc import Callable
 
 from flyball.config import Engine
 from flyball.engine.book import RungBook
@@ -28,10 +29,13 @@ _MIB = 1 << 20
 
 
 class Watch:
-    def __init__(self, switch: Switch, book: RungBook, config: Engine) -> None:
+    """`distrust` is called when a rung was found to answer wrongly: what it has said lately may be wrong too."""
+
+    def __init__(self, switch: Switch, book: RungBook, config: Engine, distrust: Callable[[], None]) -> None:
         self._switch = switch
         self._book = book
         self._config = config
+        self._distrust = distrust
         self._checks: dict[OpenedRung, asyncio.Task[None]] = {}
 
     def tend(self) -> None:
@@ -66,6 +70,7 @@ class Watch:
             await opened.check(self._book.expected(opened.rung.name), self._config.request_timeout_s)
         except CanaryError as error:
             log.error("%s: killed", error)
+            self._distrust()
             opened.kill("canary")
         except WorkerError as error:
             # One that did not answer in time has been killed by `ask`; one that refuses is of no use either.

@@ -90,6 +90,7 @@ class _Collector(Collector):
         yield build
         yield from _with_samples(_inferences(seen))
         yield from _with_samples(_rungs(seen))
+        yield from _with_samples(_shortcuts(seen))
         yield from _with_samples(self._machine())
         yield from _with_samples(self._energies(seen))
         yield from _with_samples(self._sensors())
@@ -222,6 +223,31 @@ def _rungs(seen: Sequence[_Seen]) -> Iterator[Metric]:
         for cause, count in totals.worker_restarts.items():
             restarts.add_metric((status.name, cause), count)
     yield from (active, answers, switches, restarts)
+
+
+def _shortcuts(seen: Sequence[_Seen]) -> Iterator[Metric]:
+    """The answer cache (the first two are Triton's names) and the cascade, of the ladders that have one."""
+    for name, words, key in (
+        ("nv_cache_num_hits_per_model", "Requests answered from the cache.", "hits"),
+        ("nv_cache_num_misses_per_model", "Requests that the cache did not know.", "misses"),
+        ("flyball_cache_shared_total", "Requests answered by an identical one in flight.", "shared"),
+        ("flyball_cache_evicted_total", "Answers that had to make room.", "evicted"),
+        ("flyball_cache_expired_total", "Answers that were too old.", "expired"),
+        ("flyball_cache_entries", "Answers kept.", "entries"),
+        ("flyball_cache_bytes", "Memory of the answers kept.", "bytes"),
+    ):
+        family = UnknownMetricFamily(name, words, labels=_MODEL)
+        for ladder in seen:
+            if ladder.totals.cache:
+                family.add_metric(ladder.labels, ladder.totals.cache[key])
+        yield family
+    cascade = CounterMetricFamily(
+        "flyball_cascade", "Requests through the cascade, by what became of them.", labels=(*_MODEL, "outcome")
+    )
+    for ladder in seen:
+        for outcome, count in ladder.totals.cascade.items():
+            cascade.add_metric((*ladder.labels, outcome), count)
+    yield cascade
 
 
 def _uplink(status: UplinkStatus) -> Iterator[Metric]:
