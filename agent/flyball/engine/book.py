@@ -41,9 +41,11 @@ class RungBook:
             for rung in self._rungs
         }
         self._history = {rung.name: _History(sample=rung.canary) for rung in self._rungs}
+        self._present = frozenset({"cpu"})
 
     def limit_to(self, accelerators: Collection[str]) -> None:
         """`accelerators` are the kinds present on this machine; a rung that can use none of them is never opened."""
+        self._present = frozenset(accelerators)
         for rung in self._rungs:
             if not any(kind in accelerators for kind in rung.accelerators):
                 self._note(rung, "no-accelerator", f"none of its accelerators is present: {_listed(rung)}")
@@ -53,6 +55,10 @@ class RungBook:
 
     def why_not(self, rung: str) -> str:
         return self._entries[rung].error
+
+    def kind(self, rung: Rung) -> str:
+        """The accelerator that it runs on: the first of its kinds that is present."""
+        return next((kind for kind in rung.accelerators if kind in self._present), "cpu")
 
     def leave_alone_s(self, rung: str) -> float:
         return max(0.0, self._history[rung].rests_until_s - self._clock.monotonic_s())

@@ -1,6 +1,6 @@
 """Answers again what it has answered before, and computes once what several ask for at the same time. Opt-in.
 
-request -> hash of version, rung and inputs -> stored answer | a flight that is under way | a flight of its own -> Answer
+request -> hash of version, rung and inputs -> stored answer | flight under way | flight of its own -> Answer
 
 It belongs to one version of a ladder and to the event loop. It never returns an expired answer, never stores one of
 another rung than the key's, and holds nobody to another's limit. With nothing stored it keeps no timer.
@@ -68,7 +68,7 @@ class _Entry(NamedTuple):
 
 
 class _Store:
-    """The least recently used leave first, and everything leaves `ttl_s` after it came. Takes `now_s`, reads no clock."""
+    """The least recently used leave first, and all leave `ttl_s` after they came. Takes `now_s`, reads no clock."""
 
     def __init__(self, max_bytes: int, ttl_s: float) -> None:
         self._max_bytes = max_bytes

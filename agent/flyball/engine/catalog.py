@@ -12,6 +12,7 @@ from flyball.clock import Clock
 from flyball.config import Engine, LadderSettings
 from flyball.engine.devices import probe_backend
 from flyball.engine.runner import DEFAULTS, LadderRunner
+from flyball.engine.share import Shares
 from flyball.engine.standby import Standby
 from flyball.errors import NotFoundError, UnavailableError
 from flyball.events import Event, Events
@@ -26,6 +27,7 @@ class EngineCatalog:
         self._events = events
         self._clock = clock
         self._standby = Standby(int(config.standby_memory_mib * (1 << 20)))
+        self._shares = Shares()
         self._runners: dict[str, LadderRunner] = {}
         self._kinds: dict[str, frozenset[str]] = {}
 
@@ -48,7 +50,7 @@ class EngineCatalog:
     async def load(self, folder: LadderFolder, first: str = "", settings: LadderSettings = DEFAULTS) -> None:
         """Puts the ladder into service, in place of another version of it; returns when its first rung answers. Raises
         UnavailableError: then a version that was in service stays, and one that is new is listed as failed."""
-        runner = LadderRunner(folder, self._config, self._standby, self._events, self._clock, settings)
+        runner = LadderRunner(folder, self._config, self._standby, self._events, self._clock, settings, self._shares)
         old = self._runners.get(folder.name)
         if old is None:
             self._runners[folder.name] = runner  # requests that come before its first rung is open wait for it

@@ -18,6 +18,7 @@ from flyball.engine.canary import Sample, wrong
 from flyball.engine.memory import process_bytes
 from flyball.engine.pace import Pace
 from flyball.engine.process import Opening, Outcome, Request, Warmth, Worker
+from flyball.engine.share import Share
 from flyball.engine.slots import SlotPool
 from flyball.errors import CanaryError
 from flyball.ladder.manifest import LadderFolder, Rung
@@ -37,12 +38,31 @@ class Ticket:
     done: Callable[[Outcome], None]
 
 
+class _Turn:
+    """On a shared accelerator, from handing a batch over until its last answer."""
+
+    def __init__(self, share: Share | None, ladder: str, requests: int) -> None:
+        self._share = share
+        self._ladder = ladder
+        self._left = requests
+        self._began_s = time.monotonic()
+
+    def one_finished(self) -> None:
+        self._left -= 1
+        if not self._left and self._share is not None:
+            self._share.finished(self._ladder, time.monotonic() - self._began_s)
+
+
 class OpenedRung:
     """One rung, one or more workers with the same artifact. A worker that ends takes the requests in it along; the
     rung ends with its last one."""
 
-    def __init__(self, rung: Rung, workers: Sequence[Worker], warmth: Warmth, limit_s: float) -> None:
+    def __init__(
+        self, ladder: str, rung: Rung, workers: Sequence[Worker], warmth: Warmth, limit_s: float, share: Share | None
+    ) -> None:
         self.rung = rung
+        self._ladder = ladder
+        self._share = share
         self.workers = workers
         self.warmth = warmth
         self.resident_bytes = _sum([process_bytes(w.pid) for w in workers])
@@ -106,8 +126,13 @@ class OpenedRung:
                 if self._timer is None:
                     self._timer = self._loop.call_later(wait_s, self._on_timer)
                 return
+            if self._share is not None and not self._share.may_start(self._ladder, self._dispatch):
+                return
             batch = [self._waiting.popleft()[0] for _ in range(min(self.rung.batch, len(self._waiting)))]
-            worker.submit([Request(t.generation, t.slot, self._finisher(t)) for t in batch], self._limit_s)
+            turn = _Turn(self._share, self._ladder, len(batch))
+            worker.submit([Request(t.generation, t.slot, self._finisher(t, turn)) for t in batch], self._limit_s)
+        if self._share is not None:
+            self._share.leave(self._ladder)
 
     def _worth_waiting_s(self) -> float:
         """How long the oldest request may still wait for others to share its run: never into anybody's deadline, and
@@ -124,9 +149,11 @@ class OpenedRung:
         self._timer = None
         self._dispatch(due=True)
 
-    def _finisher(self, ticket: Ticket) -> Callable[[Outcome], None]:
+    def _finisher(self, ticket: Ticket, turn: _Turn | None = None) -> Callable[[Outcome], None]:
         def finished(outcome: Outcome) -> None:
             self.in_flight -= 1
+            if turn is not None:
+                turn.one_finished()
             if outcome is None:
                 self.answered_s = time.monotonic()
             if self.in_flight == 0:
@@ -142,8 +169,10 @@ class OpenedRung:
             self._loop.call_soon(self._finisher(ticket), "the worker had ended")
 
 
-async def open_rung(folder: LadderFolder, rung: Rung, config: Engine, slots: SlotPool, expected: Sample) -> OpenedRung:
-    """`expected`: the canary's answer. Raises LadderError (the artifact is not the manifest's), OpenError, CanaryError,
+async def open_rung(
+    folder: LadderFolder, rung: Rung, config: Engine, slots: SlotPool, expected: Sample, share: Share | None = None
+) -> OpenedRung:
+    """`expected`: the canary's answer; `share`: of the accelerator, where ladders take turns on it. Raises LadderError (the artifact is not the manifest's), OpenError, CanaryError,
     WorkerError."""
     artifact = await asyncio.to_thread(verify_rung, folder, rung)  # hashing 25 MB takes 15 to 150 ms
     options = dict(rung.options)
@@ -173,7 +202,7 @@ async def open_rung(folder: LadderFolder, rung: Rung, config: Engine, slots: Slo
                 await result[0].stop(0)
         raise
     workers = [worker for worker, _ in started]
-    return OpenedRung(rung, workers, started[0][1], config.request_timeout_s)
+    return OpenedRung(folder.name, rung, workers, started[0][1], config.request_timeout_s, share)
 
 
 async def _start(

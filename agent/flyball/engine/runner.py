@@ -25,6 +25,7 @@ from flyball.engine.cascade import Cascade, Complexity, Plan
 from flyball.engine.opened import OpenedRung, Ticket
 from flyball.engine.process import Outcome
 from flyball.engine.queue import DEFAULT_PRIORITY, SlotQueue, Urgency
+from flyball.engine.share import Shares
 from flyball.engine.slots import BAD_REQUEST, OK, TOO_LATE, Reply, SlotOverflow, SlotPool
 from flyball.engine.standby import Standby
 from flyball.engine.switch import Switch
@@ -70,7 +71,9 @@ class LadderRunner:
         events: Events,
         clock: Clock,
         settings: LadderSettings = DEFAULTS,
+        shares: Shares | None = None,
     ) -> None:
+        """`shares` are the accelerators that this ladder shares with others: none, when it is the only one."""
         self.folder = folder
         self._interface = folder.interface()
         self._config = config
@@ -83,7 +86,9 @@ class LadderRunner:
         self._generations = itertools.count(1)
         self._tally = Tally()
         self._book = RungBook(folder, config, clock)
-        self._switch = Switch(folder, config, self._slots, self._book, self._tally, standby, events, clock)
+        self._switch = Switch(
+            folder, config, self._slots, self._book, self._tally, standby, shares or Shares(), events, clock
+        )
         self._watch = Watch(self._switch, self._book, config, self._distrust)
         self._cascade = self._cascade_of(settings)
         self._cache: AnswerCache | None = None

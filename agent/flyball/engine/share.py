@@ -11,6 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 
+class Shares:
+    """One Share for every kind of accelerator but the processor."""
+
+    def __init__(self) -> None:
+        self._by_kind: dict[str, Share] = {}
+
+    def of(self, kind: str) -> Share | None:
+        return None if kind == "cpu" else self._by_kind.setdefault(kind, Share())
+
+
 class Share:
     """`turns` is how many runs may be on the accelerator at once: one computing, one getting ready."""
 

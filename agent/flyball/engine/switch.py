@@ -20,6 +20,7 @@ from flyball.config import Engine
 from flyball.engine.book import RungBook
 from flyball.engine.memory import available_bytes
 from flyball.engine.opened import OpenedRung, open_rung
+from flyball.engine.share import Shares
 from flyball.engine.slots import SlotPool
 from flyball.engine.standby import Standby
 from flyball.engine.tally import Tally
@@ -47,6 +48,7 @@ class Switch:
         book: RungBook,
         tally: Tally,
         standby: Standby,
+        shares: Shares,
         events: Events,
         clock: Clock,
     ) -> None:
@@ -59,6 +61,7 @@ class Switch:
         self._book = book
         self._tally = tally
         self._standby = standby
+        self._shares = shares
         self._events = events
         self._clock = clock
         self._lock = asyncio.Lock()
@@ -229,7 +232,8 @@ class Switch:
     async def _open(self, rung: Rung) -> OpenedRung:
         try:
             expected = self._book.expected(rung.name)
-            opened = await open_rung(self._folder, rung, self._config, self._slots, expected)
+            share = self._shares.of(self._book.kind(rung))
+            opened = await open_rung(self._folder, rung, self._config, self._slots, expected, share)
         except FlyballError as error:
             self._book.refused(rung, str(error))
             self._tell("rung_failed", f"{self._folder.name}/{rung.name} could not be opened: {error}", "error")
