@@ -51,7 +51,7 @@ modules() { # modules ROOT [FILTER]: the importable names under a source root
 }
 
 mkdir -p build
-worker='^flyball\.engine\.(worker|pipeline|slots|channel|wire)$'
+worker='^flyball\.engine\.(worker|lanes|pipeline|tasks|slots|channel|wire)$'
 # shellcheck disable=SC2046  # one word a module
 try 3.8 "$(environment 3.8 numpy pillow)" $(modules kernels) $(modules backends) $(modules agent "$worker")
 needs=$(sed -n '/^dependencies = \[/,/^\]/s/^  "\([^"]*\)",$/\1/p' pyproject.toml)

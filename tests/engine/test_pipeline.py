@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flyball.engine.pipeline import BadRequest, Failure, Pipeline, PlanError
+from flyball.engine.pipeline import Failure, Pipeline
 from flyball.engine.slots import SlotTensor
+from flyball.engine.tasks import BadRequest, PlanError
 from flyball_backends.contract import Signature, TensorSpec
 
 

@@ -86,10 +86,7 @@ class _Store:
 
     def get(self, key: bytes, now_s: float) -> _Entry | None:
         entry = self._used.get(key)
-        if entry is None:
-            return None
-        if entry.expires_s <= now_s:
-            self.sweep(now_s)
+        if entry is None or entry.expires_s <= now_s:
             return None
         self._used.move_to_end(key)
         return entry
@@ -193,7 +190,7 @@ class AnswerCache:
                 await self._wait(flight, deadline_s, 0.0 if joined else _GRACE_S, limit_s)
                 total_s = self._clock.monotonic_s() - started_s
                 if not isinstance(flight.outcome, Answer):
-                    if joined and _was_too_short(flight, deadline_s):
+                    if _was_too_short(flight, deadline_s):
                         continue
                     assert flight.outcome is not None
                     raise flight.outcome

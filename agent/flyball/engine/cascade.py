@@ -304,10 +304,6 @@ class Cascade:
         self._budget = EscalationBudget(plan.share, plan.window)
         self._counts: Counter[str] = Counter()
 
-    @property
-    def first(self) -> str:
-        return self._plan.first
-
     async def answer(self, request: InferRequest, infer: Infer) -> Answer:
         """Raises what the cheap rung's `infer` raises; a request that names a rung is passed on untouched."""
         if request.rung is not None:

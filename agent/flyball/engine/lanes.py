@@ -16,8 +16,9 @@ import time
 import traceback
 
 from flyball.engine.channel import Channel, Entry, Ring
-from flyball.engine.pipeline import BadRequest, Failure, Pipeline, Result, TooLate, Work
+from flyball.engine.pipeline import Failure, Pipeline, Result, TooLate, Work
 from flyball.engine.slots import BAD_REQUEST, FAILED, TOO_LATE, SlotOverflow, SlotPool
+from flyball.engine.tasks import BadRequest
 
 # Python lets a thread that computes go on for 5 ms before another gets its turn: a lane that has just finished its
 # run would wait that long for one that scales a picture.

@@ -172,8 +172,8 @@ class OpenedRung:
 async def open_rung(
     folder: LadderFolder, rung: Rung, config: Engine, slots: SlotPool, expected: Sample, share: Share | None = None
 ) -> OpenedRung:
-    """`expected`: the canary's answer; `share`: of the accelerator, where ladders take turns on it. Raises LadderError (the artifact is not the manifest's), OpenError, CanaryError,
-    WorkerError."""
+    """`expected`: the canary's answer; `share`: of the accelerator, where ladders take turns on it. Raises LadderError
+    (the artifact is not the manifest's), OpenError, CanaryError, WorkerError."""
     artifact = await asyncio.to_thread(verify_rung, folder, rung)  # hashing 25 MB takes 15 to 150 ms
     options = dict(rung.options)
     if config.threads:

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
-import math
 from collections.abc import Collection, Sequence
 from typing import Literal
 
@@ -20,12 +18,11 @@ import msgspec
 from flyball.clock import Clock
 from flyball.config import Engine, LadderSettings
 from flyball.engine.book import RungBook
-from flyball.engine.cache import AnswerCache
-from flyball.engine.cascade import Cascade, Complexity, Plan
 from flyball.engine.opened import OpenedRung, Ticket
 from flyball.engine.process import Outcome
 from flyball.engine.queue import DEFAULT_PRIORITY, SlotQueue, Urgency
 from flyball.engine.share import Shares
+from flyball.engine.shortcuts import Shortcuts
 from flyball.engine.slots import BAD_REQUEST, OK, TOO_LATE, Reply, SlotOverflow, SlotPool
 from flyball.engine.standby import Standby
 from flyball.engine.switch import Switch
@@ -53,8 +50,6 @@ from flyball.ports import (
     Tensor,
     Timing,
 )
-
-log = logging.getLogger(__name__)
 
 _ATTEMPTS = 2
 DEFAULTS = LadderSettings()
@@ -89,13 +84,8 @@ class LadderRunner:
         self._switch = Switch(
             folder, config, self._slots, self._book, self._tally, standby, shares or Shares(), events, clock
         )
-        self._watch = Watch(self._switch, self._book, config, self._distrust)
-        self._cascade = self._cascade_of(settings)
-        self._cache: AnswerCache | None = None
-        if settings.cache is not None:
-            self._cache = AnswerCache(
-                int(settings.cache.max_mib * (1 << 20)), settings.cache.ttl_s, folder.version, clock
-            )
+        self._watch = Watch(self._switch, self._book, config, self._forget)
+        self._shortcuts = Shortcuts(folder, settings, config, self._switch, self._counted, clock)
 
     @property
     def name(self) -> str:
@@ -127,14 +117,12 @@ class LadderRunner:
 
     async def close(self) -> None:
         self._watch.close()
-        if self._cache is not None:
-            self._cache.close()
+        self._shortcuts.close()
         await self._switch.close()
         self._slots.close()
 
-    def _distrust(self) -> None:
-        if self._cache is not None:
-            self._cache.clear()
+    def _forget(self) -> None:
+        self._shortcuts.forget()
 
     async def switch(self, rung: str, reason: str) -> SwitchReport:
         return await self._switch.to(rung, reason)
@@ -142,20 +130,7 @@ class LadderRunner:
     # ------------------------------------------------------------------------------------------------ requests
 
     async def infer(self, request: InferRequest) -> Answer:
-        if self._cascade is not None and request.rung is None and self._may_cascade():
-            return await self._cascade.answer(request, self._looked_up)
-        return await self._looked_up(request)
-
-    async def _looked_up(self, request: InferRequest) -> Answer:
-        if self._cache is None:
-            return await self._counted(request)
-        limit_s = self._config.request_timeout_s
-        if request.timeout_s is not None:
-            limit_s = min(limit_s, request.timeout_s)
-        return await self._cache.answer(request, self._active_name, self._counted, limit_s)
-
-    def _active_name(self) -> str | None:
-        return None if self._switch.active is None else self._switch.active.rung.name
+        return await self._shortcuts.answer(request)
 
     async def _counted(self, request: InferRequest) -> Answer:
         try:
@@ -209,47 +184,6 @@ class LadderRunner:
         finally:
             if held:
                 self._release(slot)
-
-    # ------------------------------------------------------------------------------------------------ cascade
-
-    def _cascade_of(self, settings: LadderSettings) -> Cascade | None:
-        wanted = settings.cascade
-        if wanted is None:
-            return None
-        unknown = [name for name in (wanted.first, wanted.then) if self.folder.rung(name) is None]
-        if unknown or self._interface.task != "image-classification":
-            why = f"the ladder has no rung {unknown[0]!r}" if unknown else "only for the task image-classification"
-            log.error("[ladder.%s.cascade] is left aside: %s", self.name, why)
-            return None
-        bits = wanted.complexity_bits
-        plan = Plan(
-            first=wanted.first,
-            then=wanted.then,
-            measure=wanted.measure,
-            threshold=wanted.threshold,
-            share=wanted.budget,
-            start_above=None if bits is None else Complexity("entropy-bits", bits),
-        )
-        classes = len(self.folder.labels)
-        return Cascade(plan, classes, self._predicted_s, self._clock, self._config.request_timeout_s)
-
-    def _may_cascade(self) -> bool:
-        """Not while the governor holds the ladder below the cascade's first rung."""
-        assert self._cascade is not None
-        return not self._above_active(self._cascade.first)
-
-    def _above_active(self, rung: str) -> bool:
-        active = self._switch.active
-        names = [r.name for r in self.folder.manifest.rung]
-        return active is None or names.index(rung) < names.index(active.rung.name)
-
-    def _predicted_s(self, rung: str) -> float | None:
-        """What an answer of the rung takes, for the cascade: endless while it is stronger than what the governor
-        allows."""
-        if self._above_active(rung):
-            return math.inf
-        opened = next((o for o in self._switch.opened() if o.rung.name == rung), None)
-        return None if opened is None else opened.pace.own_s
 
     def _rung_in_time(self, urgency: Urgency, limit_s: float) -> OpenedRung | None:
         """The strongest warm rung that will answer within the limit; None for the one that answers anyway. Never
@@ -374,9 +308,8 @@ class LadderRunner:
         return self._tally.window(active.rung.name, seconds, self._clock.monotonic_s())
 
     def totals(self) -> LadderTotals:
-        cascade = {} if self._cascade is None else msgspec.structs.asdict(self._cascade.stats())
-        cache = {} if self._cache is None else msgspec.structs.asdict(self._cache.stats())
-        return msgspec.structs.replace(self._tally.totals(), cascade=cascade, cache=cache)
+        cache, cascade = self._shortcuts.counts()
+        return msgspec.structs.replace(self._tally.totals(), cache=cache, cascade=cascade)
 
 
 def _slots_for(rung: Rung, lanes: int) -> int:

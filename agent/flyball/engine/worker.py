@@ -23,8 +23,9 @@ import numpy as np
 
 from flyball.engine.channel import Channel
 from flyball.engine.lanes import Lanes
-from flyball.engine.pipeline import NUMPY_NAMES, BadRequest, Failure, Outputs, Pipeline, PlanError
+from flyball.engine.pipeline import Failure, Pipeline
 from flyball.engine.slots import SlotPool
+from flyball.engine.tasks import NUMPY_NAMES, BadRequest, Outputs, PlanError
 from flyball.engine.wire import Decoder, Message, encode
 from flyball_backends.contract import BackendError, Session, Signature, TensorSpec
 from flyball_backends.options import decode_options

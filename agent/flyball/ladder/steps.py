@@ -2,7 +2,7 @@
 
 public tensor -> pre steps -> the rung's input;  the rung's output -> post steps -> public tensor
 
-Only the description lives here; engine/pipeline.py turns steps into calls of flyball_kernels inside the worker.
+Only the description lives here; engine/tasks.py turns steps into calls of flyball_kernels inside the worker.
 """
 
 from __future__ import annotations

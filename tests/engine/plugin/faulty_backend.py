@@ -1,10 +1,10 @@
 """A backend whose artifact, a JSON file, says how to misbehave: the stand-in for vendor libraries that do.
 
-{"open": "ok|error|segfault|abort|exit|hang|slow", "run": the same, "factor": 2, "marker": path}
+{"open": "ok|error|segfault|abort|exit|hang|slow", "run": the same or "grow", "factor": 2, "marker": path}
 
-"warm": the same for the canary, which is 1 long. `run` misbehaves only while the file `marker` exists (or always, without one). y = factor * x. "free": its first size is
-free, so that it takes batches; "log": a file that gets a line per run with its rows; "canary": "wrong" once `marker`
-exists; "run": "grow" takes 64 MiB more each time.
+"warm": the same for the canary, which is 1 long. `run` misbehaves only while the file `marker` exists (or always,
+without one). y = factor * x. "free": its first size is free, so that it takes batches; "log": a file that gets a line
+per run with its rows; "canary": "wrong" once `marker` exists; "grow" takes 64 MiB more each time.
 """
 
 import ctypes
