@@ -91,6 +91,7 @@ async def test_stopped_workers_are_taken_for_hung(tmp_path: Path) -> None:
     async with running(root, config) as runner:
         (pid,) = workers()
         os.kill(pid, signal.SIGSTOP)
+        await asyncio.sleep(0.1)  # a thread of it may still answer until the signal has reached all of them
         with pytest.raises(Exception, match="no answer within"):
             await runner.infer(ask(1.0, 1.0))
         assert values(await runner.infer(ask(1.0, 1.0))) == [2.0, 2.0]

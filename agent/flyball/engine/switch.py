@@ -17,6 +17,7 @@ from collections.abc import Coroutine, Iterable, Sequence
 
 from flyball.clock import Clock
 from flyball.config import Engine
+from flyball.engine.backoff import Backoff
 from flyball.engine.book import RungBook
 from flyball.engine.memory import available_bytes
 from flyball.engine.opened import OpenedRung, open_rung
@@ -34,7 +35,6 @@ log = logging.getLogger(__name__)
 # A second session takes 2 to 3 times its file, and ONNX Runtime 54 to 88 MiB for 25 MB (measured).
 _FILE_FACTOR = 3
 _RUNTIME_BYTES = 64 << 20
-_STABLE_S = 60.0  # a worker that lived this long starts with a fresh back-off
 
 
 class Switch:
@@ -68,8 +68,7 @@ class Switch:
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
-        self._failures = 0
-        self._last_failure_s = 0.0
+        self._backoff = Backoff(config.restart_backoff_s, config.restart_backoff_max_s, clock)
 
     # ------------------------------------------------------------------------------------------------ asked for
 
@@ -296,10 +295,13 @@ class Switch:
         return abs(names.index(rung) - names.index(wanted.name))
 
     def _too_little_memory(self, rung: Rung) -> bool:
+        """For this rung beside what is open: by what it took when it was last open here, else by its file."""
         available = available_bytes()
         if available is None:
             return False
-        return available < self._folder.artifact(rung).stat().st_size * _FILE_FACTOR + _RUNTIME_BYTES
+        known = next((e.rss_bytes for e in self._book.entries() if e.name == rung.name), None)
+        file_bytes = self._folder.artifact(rung).stat().st_size
+        return available < (known or file_bytes * _FILE_FACTOR + _RUNTIME_BYTES)
 
     # ------------------------------------------------------------------------------------------------ recovery
 
@@ -334,7 +336,7 @@ class Switch:
 
     async def _replace(self, opened: OpenedRung) -> None:
         """The rung again with all its instances, in place of one that lost some of them."""
-        await asyncio.sleep(self._backoff_s())
+        await asyncio.sleep(self._backoff.next_s())
         async with self._lock:
             if self._closing or self.active is not opened or not opened.alive():
                 return
@@ -348,7 +350,7 @@ class Switch:
     async def _restore(self, lost: Rung) -> None:
         """A rung on standby again, after its worker ended: it is what answers when the active one's does."""
         while not self._closing:
-            await asyncio.sleep(max(self._backoff_s(), self._book.leave_alone_s(lost.name)))
+            await asyncio.sleep(max(self._backoff.next_s(), self._book.leave_alone_s(lost.name)))
             async with self._lock:
                 if self._closing or self._open_already(lost.name) is not None or self._too_little_memory(lost):
                     return
@@ -368,7 +370,7 @@ class Switch:
                 async with self._lock:
                     if self.active is None:
                         await self._fall_back(lost)
-            await asyncio.sleep(self._book.leave_alone_s(lost.name) if looping else self._backoff_s())
+            await asyncio.sleep(self._book.leave_alone_s(lost.name) if looping else self._backoff.next_s())
             looping = False
             async with self._lock:
                 if self.wanted != lost.name or (self.active is not None and self.active.rung.name == lost.name):
@@ -396,19 +398,6 @@ class Switch:
             await self._open_one_of(order)
         except UnavailableError as error:
             log.error("%s", error)
-
-    def _backoff_s(self) -> float:
-        """0 for the first failure in a while, then doubling from the configured base up to its limit."""
-        now_s = self._clock.monotonic_s()
-        if now_s - self._last_failure_s > _STABLE_S:
-            self._failures = 0
-        self._last_failure_s = now_s
-        self._failures += 1
-        if self._failures == 1:
-            return 0.0
-        return min(
-            self._config.restart_backoff_s * 2.0 ** min(self._failures - 2, 20), self._config.restart_backoff_max_s
-        )
 
     def _tell(self, kind: str, message: str, severity: str) -> None:
         level = logging.ERROR if severity == "error" else logging.INFO
