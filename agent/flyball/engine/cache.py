@@ -74,9 +74,7 @@ class _Store:
         self._max_bytes = max_bytes
         self._ttl_s = ttl_s
         self._used: OrderedDict[bytes, _Entry] = OrderedDict()  # the least recently used first
-        self._came: OrderedDict[bytes, None] = (
-            OrderedDict()
-        )  # the oldest first: with one ttl_s also the first to expire
+        self._came: OrderedDict[bytes, None] = OrderedDict()  # the oldest first: with one ttl_s, the first to expire
         self.bytes = 0
         self.evicted = 0
         self.expired = 0

@@ -52,6 +52,7 @@ from flyball.ports import (
 )
 
 _ATTEMPTS = 2
+_SAFE = 0.75  # of a request's limit is what an estimate may fill: full to the brim, half of the answers would be late
 DEFAULTS = LadderSettings()
 
 
@@ -162,6 +163,7 @@ class LadderRunner:
         slot = await self._queue.take(urgency)
         held = True
         try:
+            self._refuse_late(request, deadline_s)
             self._write(slot, tensors, deadline_s)
             why = ""
             for _ in range(_ATTEMPTS):
@@ -193,12 +195,12 @@ class LadderRunner:
         if active is None:
             return None
         ahead = self._queue.ahead_of(urgency)
-        done_s = active.pace.done_s(ahead)
-        if done_s <= limit_s:
+        done_s, safe_s = active.pace.done_s(ahead), limit_s * _SAFE
+        if done_s <= safe_s:
             return None
         wait_s = done_s - active.pace.own_s
         for opened in self._switch.weaker():
-            if wait_s + opened.pace.own_s <= limit_s:
+            if wait_s + opened.pace.own_s <= safe_s:
                 return opened
         if not ahead:
             return None  # nothing else to do, so it is tried: an estimate that nothing corrects would stand for ever
@@ -206,6 +208,16 @@ class LadderRunner:
             f"ladder {self.name}: {ahead} requests are ahead, about {done_s * 1e3:.0f} ms of work: no answer within "
             f"{limit_s * 1e3:.0f} ms"
         )
+
+    def _refuse_late(self, request: InferRequest, deadline_s: float) -> None:
+        """One that waited for so long that its answer would come too late must not keep others waiting as well. Raises
+        DeadlineError."""
+        active = self._switch.active
+        if request.timeout_s is None or request.rung is not None or active is None or self._queue.pending() < 2:
+            return
+        quickest_s = min([active.pace.own_s, *(o.pace.own_s for o in self._switch.weaker())])
+        if self._clock.monotonic_s() + quickest_s > deadline_s:
+            raise DeadlineError(f"ladder {self.name}: it waited until too little of its time was left")
 
     def _ordered(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The inputs in the interface's order."""
