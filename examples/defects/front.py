@@ -31,7 +31,14 @@ class Measured:
 def front(measured: Sequence[Measured]) -> list[str]:
     """Strongest first: the longest row of worthwhile steps down from the strongest rung; of equally long ones the one
     that stays more accurate."""
-    counted = [r for r in measured if not r.name.endswith(GPU_PRECISION)]
+    fp32_ms = {r.name.removesuffix("-fp32"): r.p50_ms for r in measured}
+    counted = [
+        r
+        for r in measured
+        if not r.name.endswith(GPU_PRECISION)
+        # INT8 that is slower than its own fp32 has no use here: what accuracy it gains is chance.
+        and r.p50_ms <= fp32_ms.get(r.name.removesuffix("-int8"), r.p50_ms)
+    ]
     contenders = sorted((r for r in counted if not _beaten(r, counted)), key=lambda r: -r.accuracy)
     return [rung.name for rung in _row(contenders[0], contenders[1:])] if contenders else []
 

@@ -74,7 +74,7 @@ class _Store:
         self._max_bytes = max_bytes
         self._ttl_s = ttl_s
         self._used: OrderedDict[bytes, _Entry] = OrderedDict()  # the least recently used first
-        self._came: OrderedDict[bytes, None] = OrderedDict()  # the oldest first: with one ttl_s, the first to expire
+        self._came: OrderedDict[bytes, None] = OrderedDict()  # the oldest first, so the first to expire
         self.bytes = 0
         self.evicted = 0
         self.expired = 0
@@ -174,7 +174,7 @@ class AnswerCache:
         try:
             rung = request.rung if request.rung is not None else active()
             if rung is None:
-                return await compute(replace(request, timeout_s=limit_s))
+                return await compute(request)
             place = await self._key(request.inputs, rung), request.rung is not None
             deadline_s = started_s + limit_s
             while True:
@@ -241,9 +241,11 @@ class AnswerCache:
         left_s = deadline_s - self._clock.monotonic_s()
         if left_s <= 0:
             raise DeadlineError("no time was left to compute the answer that another request could not get in time")
+        # A caller without a limit of his own must not be taken for one who would rather have a weaker rung in time.
+        asked_s = None if request.timeout_s is None else left_s
         # The computation may outlive the caller, whose buffers are then no longer its own.
         inputs = tuple(_owned(tensor) for tensor in request.inputs)
-        task = asyncio.create_task(_fly(compute, replace(request, inputs=inputs, timeout_s=left_s)))
+        task = asyncio.create_task(_fly(compute, replace(request, inputs=inputs, timeout_s=asked_s)))
         flight = _Flight(place, rung, active, active(), deadline_s, task)
         task.add_done_callback(lambda _: self._land(flight))
         self._flights[place] = flight
