@@ -20,6 +20,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from flyball import errors
+from flyball.config import LadderName
 from flyball.control_api import Decisions, Devices, RungOrder, Status
 from flyball.errors import ControlError, FlyballError
 from flyball.ports import (
@@ -113,7 +114,7 @@ class Client:
 
     def decisions(self, ladder: str | None = None, limit: int | None = None) -> Sequence[Decision]:
         """The newest last."""
-        asked = {"ladder": ladder, "limit": limit}
+        asked = {"ladder": ladder if ladder is None else _name(ladder), "limit": limit}
         query = urlencode({key: value for key, value in asked.items() if value is not None})
         return self._get(f"/control/decisions?{query}", Decisions).decisions
 
@@ -121,13 +122,13 @@ class Client:
         return self._get("/control/devices", Devices).devices
 
     def interface(self, ladder: str) -> Interface:
-        return self._get(f"/control/ladders/{quote(ladder, safe='')}", Interface)
+        return self._get(f"/control/ladders/{_name(ladder)}", Interface)
 
     def switch(self, ladder: str, rung: str, for_s: float | None = None) -> SwitchReport | None:
         """Hold a rung (for `for_s` seconds, or without a limit), or with "auto" let the governor choose; None when
         nothing had to be switched."""
         body = msgspec.json.encode(RungOrder(rung=rung, for_s=for_s))
-        reply, _ = self._ask("POST", f"/control/ladders/{quote(ladder, safe='')}/rung", body)
+        reply, _ = self._ask("POST", f"/control/ladders/{_name(ladder)}/rung", body)
         return None if reply == b"{}" else self._decode(reply, SwitchReport)
 
     def reload(self) -> ReloadReport:
@@ -156,7 +157,7 @@ class Client:
         ]
         head = msgspec.json.encode({"inputs": inputs, "parameters": parameters})
         body = b"".join([head, *(t.data for t in tensors)])
-        path = f"/v2/models/{quote(ladder, safe='')}/infer"
+        path = f"/v2/models/{_name(ladder)}/infer"
         reply, header_length = self._ask("POST", path, body, {"Inference-Header-Content-Length": str(len(head))})
         return self._answer(reply, header_length)
 
@@ -241,6 +242,19 @@ class Client:
             return ControlError(f"the daemon on {path} did not answer within {self._timeout_s:.3g} s")
         reason = str(error) or type(error).__name__
         return ControlError(f"the connection to the daemon on {path} broke: {reason}")
+
+
+def _name(ladder: str) -> str:
+    """For a path. What can be no ladder's name is refused here, in clear words: ".." or "a/b" would be another path,
+    and the daemon's answer about something else. Raises NotFoundError."""
+    try:
+        msgspec.convert(ladder, LadderName)
+    except msgspec.ValidationError:
+        raise errors.NotFoundError(
+            f"{ladder!r} is no name of a ladder: expected 1 to 64 letters, digits, '.', '_' or '-' (`flyball ls` lists "
+            "those in service)"
+        ) from None
+    return quote(ladder, safe="")
 
 
 def _outputs(heads: Sequence[_Output], tail: memoryview) -> Iterator[Tensor]:

@@ -22,8 +22,10 @@ from flyball.errors import ConfigError
 
 DEFAULT_PATH = Path("/etc/flyball/flyball.toml")
 
-Positive = Annotated[float, Meta(gt=0)]
-NotNegative = Annotated[float, Meta(ge=0)]
+# Every number has an end: TOML knows inf, and what is computed with it (windows, sleeps, queues) does not. 1e9 seconds
+# are 32 years; MiB, watts and milliseconds come nowhere near it either.
+Positive = Annotated[float, Meta(gt=0, le=1e9)]
+NotNegative = Annotated[float, Meta(ge=0, le=1e9)]
 Count = Annotated[int, Meta(ge=1, le=4096)]
 Identifier = Annotated[
     str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z", description="1 to 64 letters, digits, '_' or '-'")
@@ -31,10 +33,22 @@ Identifier = Annotated[
 LadderName = Annotated[
     str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z", description="1 to 64 letters, digits, '.', '_' or '-'")
 ]
+_PORT = r"(?:6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[0-5]?[0-9]{1,4})"
 Endpoint = Annotated[
-    str, Meta(pattern=r"^\Z|^(\[[0-9a-fA-F:.]+\]|[^\s:\[\]]+):[0-9]{1,5}\Z", description='HOST:PORT, or "" for none')
+    str,
+    Meta(
+        pattern=rf"^\Z|^(\[[0-9a-fA-F:.]+\]|[^\s:\[\]]+):{_PORT}\Z",
+        description='HOST:PORT with a port up to 65535, or "" for none',
+    ),
 ]
-Broker = Annotated[str, Meta(pattern=r"^mqtt://[^:/\s]+(:[0-9]{1,5})?\Z", description="mqtt://HOST[:PORT]")]
+Broker = Annotated[
+    str,
+    Meta(
+        pattern=rf"^mqtt://[^:/\s]+(:(?!0+\Z){_PORT})?\Z",
+        description="mqtt://HOST[:PORT] with a port from 1 to 65535",
+    ),
+]
+Command = Literal["ping", "rung"]  # what daemon.py has handlers for
 
 
 class Paths(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,6 +93,33 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True):
     rate_per_s: NotNegative = 0.0  # inference requests of one TCP client, lasting; more are refused with 429; 0 = any
     rate_burst: Count = 32  # that one may send at once after a pause
 
+    def __post_init__(self) -> None:
+        if _one_address(self.http, self.metrics):
+            raise ValueError(
+                f"http, metrics: both would listen on {self.metrics}; give them different ports, or switch one off"
+            )
+
+
+def _one_address(one: str, other: str) -> bool:
+    """Whether two listeners would be in each other's way, as far as their text tells. Port 0 is a free one each."""
+    if not (one and other):
+        return False
+    (host, _, port), (other_host, _, other_port) = one.rpartition(":"), other.rpartition(":")
+    if int(port) != int(other_port) or int(port) == 0:
+        return False
+    hosts, others = _same_hosts(host), _same_hosts(other_host)
+    return bool(hosts & others) or any(_covers(a, b) or _covers(b, a) for a in hosts for b in others)
+
+
+def _same_hosts(host: str) -> set[str]:
+    name = host.lower().removeprefix("[").removesuffix("]")
+    return {"127.0.0.1", "::1"} if name.rstrip(".") == "localhost" else {name}
+
+
+def _covers(wide: str, narrow: str) -> bool:
+    """IPv6 listeners take IPv6 only (serving/sockets.py)."""
+    return (wide == "0.0.0.0" and ":" not in narrow) or (wide == "::" and ":" in narrow)  # noqa: S104 - nothing is bound
+
 
 class Engine(msgspec.Struct, frozen=True, kw_only=True):
     queue_limit: Count = 64  # requests waiting per ladder; one more is refused with 429
@@ -103,7 +144,7 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
 
 class Sensing(msgspec.Struct, frozen=True, kw_only=True):
     period_s: Annotated[float, Meta(ge=0.05, le=60)] = 1.0
-    window_s: Positive = 60.0
+    window_s: Annotated[float, Meta(gt=0, le=86400)] = 60.0  # every reading of that time is kept in memory
     idle_w: Positive | None = None  # of this machine, for the estimate where no power sensor is
     load_w: Positive | None = None  # the same with every core busy
 
@@ -129,7 +170,7 @@ class Governor(msgspec.Struct, frozen=True, kw_only=True):
 
     mode: Literal["accuracy-first", "observe"] = "accuracy-first"
     period_s: Annotated[float, Meta(ge=0.1, le=60)] = 1.0
-    window_s: Positive = 5.0
+    window_s: Annotated[float, Meta(gt=0, le=3600)] = 5.0
     down_windows: Count = 2
     of_windows: Count = 3
     up_windows: Count = 10
@@ -156,7 +197,7 @@ class Uplink(msgspec.Struct, frozen=True, kw_only=True):
     telemetry_period_s: Annotated[float, Meta(ge=0.1, le=3600)] = 1.0
     batch_records: Annotated[int, Meta(ge=1, le=600)] = 60
     batch_s: Positive = 60.0
-    commands: tuple[str, ...] = ("ping", "rung")
+    commands: tuple[Command, ...] = ("ping", "rung")
 
     def device_id(self) -> str:
         return self.device or re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname())[:64].lstrip("-_") or "device"
@@ -219,27 +260,43 @@ def config_files(path: Path) -> list[Path]:
     return [path, *sorted((path.parent / "conf.d").glob("*.toml"))]
 
 
-def load(path: Path | None) -> Config:
-    """The configuration at `path`; without one, /etc/flyball/flyball.toml if it is there, else the defaults.
+def load(path: Path | None, default: Path = DEFAULT_PATH) -> Config:
+    """The configuration at `path`; without one, `default` if it is there, and in any case the conf.d beside it.
 
     Raises ConfigError with every problem of every file.
     """
-    if path is None:
-        if not DEFAULT_PATH.exists():
-            return Config()
-        path = DEFAULT_PATH
+    main = path or default
     problems: list[str] = []
     layers: list[tuple[Path, dict[str, Any]]] = []
-    for file in config_files(path):
+    for file in config_files(main):
+        if file == main and path is None and not os.path.lexists(file):
+            continue
         data = read_toml(file, problems)
-        decode(data, Config, str(file), problems)  # each by itself, so that a problem names the file it is in
+        # Each by itself, so that a problem names the file it is in; what several keys say together, and what is
+        # missing, can only be told of all layers together.
+        decode(data, Config, str(file), problems, fragment=True)
         layers.append((file, data))
     if not problems:
         merged = _merge([data for _, data in layers])
-        config = decode(merged, Config, str(path), problems)
+        config = decode(merged, Config, lambda key: _files_of(key, layers) or str(main), problems)
         if config is not None:
             return config
     raise ConfigError(f"the configuration has {len(problems)} problem(s); nothing was changed", problems)
+
+
+def _files_of(key: str, layers: Sequence[tuple[Path, Mapping[str, Any]]]) -> str:
+    """The files that say most of the way to `key`: one that sets it, or has its table."""
+    depths = [(_depth(key, data), file) for file, data in layers]
+    most = max((depth for depth, _ in depths), default=0)
+    return ", ".join(str(file) for depth, file in depths if depth == most) if most else ""
+
+
+def _depth(key: str, data: Any) -> int:
+    """How many tables and keys of `data` lie on the dotted way to `key`. Names of ladders may have dots."""
+    if not isinstance(data, Mapping):
+        return 0
+    ways = [1 + _depth(key[len(name) + 1 :], value) for name, value in data.items() if f"{key}.".startswith(f"{name}.")]
+    return max(ways, default=0)
 
 
 def _merge(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

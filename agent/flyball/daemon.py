@@ -56,7 +56,6 @@ from flyball.uplink.uplink import Uplink
 log = logging.getLogger("flyball.daemon")
 
 _BODIES_BYTES = 64 << 20  # all request bodies that are held at once
-_LOADS_AT_ONCE = 2  # more would only fight for the same cores
 _GOVERNOR = "governor"
 
 
@@ -233,7 +232,6 @@ class Daemon:
         present = {r.name: r.folder for r in self._catalog.ladders()}
         failed = [r.name for r in self._catalog.ladders() if r.status().state == "failed"]
         changes = difference(lineup.folders, present, failed, kept=list(present) if lineup.problems else ())
-        at_once = asyncio.Semaphore(_LOADS_AT_ONCE)
         done: list[str] = []
         problems: list[str] = []
 
@@ -245,15 +243,14 @@ class Daemon:
                 problems.append(f"[ladder.{folder.name}] rung: the ladder has no rung {pinned!r} (it has: {known})")
                 log.error("%s", problems[-1])
                 pinned = ""
-            async with at_once:
-                try:
-                    await self._catalog.load(folder, pinned, settings)
-                    if pinned:
-                        await self._governor.pin(folder.name, pinned, None)
-                    done.append(f"ladder {folder.name} {folder.version}: in service")
-                except FlyballError as error:
-                    log.error("%s", error)
-                    problems.append(str(error))
+            try:
+                await self._catalog.load(folder, pinned, settings)
+                if pinned:
+                    await self._governor.pin(folder.name, pinned, None)
+                done.append(f"ladder {folder.name} {folder.version}: in service")
+            except FlyballError as error:
+                log.error("%s", error)
+                problems.append(str(error))
 
         await asyncio.gather(*(load_one(folder) for folder in changes.load))
         for name in changes.remove:
@@ -275,11 +272,12 @@ class Daemon:
             self._notifier.reloading()
             applied = []
             if (fresh.governor, fresh.ladder) != (self._config.governor, self._config.ladder):
-                applied.append("governor: limits and modes")
+                applied.append("governor and ladders: limits, modes, pins, cache, cascade")
             sections = [f.name for f in msgspec.structs.fields(Config) if f.name not in ("governor", "ladder")]
             restart = [s for s in sections if getattr(fresh, s) != getattr(self._config, s)]
             self._config = msgspec.structs.replace(self._config, governor=fresh.governor, ladder=fresh.ladder)
             self._governor.apply(self._config)
+            self._catalog.configure(self._config.ladder)
             lineup = self._read_lineup(self._config)
             done, problems = await self._take(lineup)
             self._notifier.ready("reloaded")

@@ -299,13 +299,16 @@ class Pin(msgspec.Struct, frozen=True, kw_only=True):
     ladder: str
     rung: str
     until_s: float | None  # monotonic; None = until released
+    force: bool = False  # also against the limits of temperature and memory
 
 
 class Steering(Protocol):
     """Orders to the governor, and its reasons."""
 
-    async def pin(self, ladder: str, rung: str, for_s: float | None) -> SwitchReport | None:
-        """Hold a rung; None when it was already active. Raises NotFoundError, WorkerError."""
+    async def pin(self, ladder: str, rung: str, for_s: float | None, force: bool = False) -> SwitchReport | None:
+        """Hold a rung; None when it was already active. A report whose target is another rung says that a limit of
+        temperature or memory keeps the ladder there for now; `force` holds the rung against those too. Raises
+        NotFoundError, RequestError, WorkerError."""
         ...
 
     async def release(self, ladder: str) -> None:

@@ -62,11 +62,20 @@ def _area(image: NDArray[Any], height: int, width: int) -> NDArray[Any]:
     total_columns = image.shape[1] // gcd(image.shape[1], width)
     total = total_rows * total_columns
     accumulator = _accumulator(image.dtype, total)
+    channels = image.shape[2]
+    if height * image.shape[1] > image.shape[0] * width:
+        # A flat and wide picture grows in its rows and shrinks in its columns: what shrinks goes first, or one of
+        # 300,000 x 1 pixels would take gigabytes on its way to 224 x 224.
+        turned = np.ascontiguousarray(image.swapaxes(0, 1))
+        narrow = _box_sums(turned.reshape(image.shape[1], -1), width, accumulator)
+        back = np.ascontiguousarray(narrow.reshape(width, image.shape[0], channels).swapaxes(0, 1))
+        sums = _box_sums(back.reshape(image.shape[0], -1), height, accumulator).reshape(height, width, channels)
+        return _divided(sums, total, image.dtype)
     # Rows first: whole rows add up at memory speed, and only the small result has to be turned for the columns.
     tall = _box_sums(image.reshape(image.shape[0], -1), height, accumulator)
     turned = np.ascontiguousarray(tall.reshape(height, image.shape[1], -1).swapaxes(0, 1))
     both = _box_sums(turned.reshape(image.shape[1], -1), width, accumulator)
-    sums = both.reshape(width, height, image.shape[2]).swapaxes(0, 1)
+    sums = both.reshape(width, height, channels).swapaxes(0, 1)
     return _divided(np.ascontiguousarray(sums), total, image.dtype)
 
 

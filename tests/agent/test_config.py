@@ -83,3 +83,79 @@ def test_a_missing_file_that_was_named_is_an_error(tmp_path: Path) -> None:
 def test_an_identifier_is_one_to_its_very_end(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match="1 to 64 letters"):
         load(write(tmp_path / "flyball.toml", f'[uplink]\ndevice = "{name}"\n'))
+
+
+def problems(main: Path) -> tuple[str, ...]:
+    with pytest.raises(ConfigError) as caught:
+        load(main)
+    return caught.value.problems
+
+
+def test_conf_d_counts_without_a_main_file(tmp_path: Path) -> None:
+    assert load(None, tmp_path / "flyball.toml") == Config()
+    write(tmp_path / "conf.d/limits.toml", "[governor.limits]\nlatency_p95_ms = 30\n")
+    assert load(None, tmp_path / "flyball.toml").governor.limits.latency_p95_ms == 30
+    write(tmp_path / "flyball.toml", "[governor]\nperiod_s = 2\n")
+    assert load(None, tmp_path / "flyball.toml").governor.period_s == 2
+    (tmp_path / "flyball.toml").unlink()
+    with pytest.raises(ConfigError, match="no such file"):
+        load(tmp_path / "flyball.toml")  # a file that is named must be there
+
+
+def test_a_fragment_is_judged_together_with_what_it_is_laid_over(tmp_path: Path) -> None:
+    main = write(tmp_path / "flyball.toml", "[sensing]\nidle_w = 2\nwindow_s = 2\n[governor]\nof_windows = 9\n")
+    write(tmp_path / "conf.d/10.toml", "[sensing]\nload_w = 9\n[governor]\ndown_windows = 5\n")
+    write(tmp_path / "conf.d/20.toml", '[ladder.x.cascade]\nfirst = "a"\nthen = "b"\n')
+    write(tmp_path / "conf.d/30.toml", "[ladder.x.cascade]\nthreshold = 0.5\n")
+    config = load(main)
+    assert (config.sensing.load_w, config.governor.down_windows) == (9, 5)
+    assert config.ladder["x"].cascade is not None
+    assert config.ladder["x"].cascade.first == "a"
+
+
+def test_mistakes_of_several_files_together_name_the_files(tmp_path: Path) -> None:
+    main = write(tmp_path / "flyball.toml", "[sensing]\nwindow_s = 2\n")
+    period = write(tmp_path / "conf.d/10.toml", "[sensing]\nperiod_s = 5\n")
+    cascade = write(tmp_path / "conf.d/20.toml", '[ladder."a.b".cascade]\nthreshold = 0.5\nthen = "x"\n')
+    found = problems(main)
+    assert [p.split(": ")[0] for p in found] == [f"{main}, {period}", str(cascade)]
+    assert "window_s: expected at least period_s" in found[0]
+    assert "ladder.a.b.cascade.first: missing; expected 1 to 64 letters" in found[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[sensing]\nwindow_s = inf", "sensing.window_s: expected a number above 0, at most 86400, found inf"),
+        ("[sensing]\nwindow_s = nan", "sensing.window_s: expected a number"),
+        ("[governor]\nclimb_backoff_s = inf", "governor.climb_backoff_s: expected a number from 0 to 1000000000"),
+        ('[serving]\nhttp = "127.0.0.1:99999"', "serving.http: expected HOST:PORT with a port up to 65535"),
+        ('[serving]\nhttp = "127.0.0.1:65536"', "serving.http: expected HOST:PORT"),
+        ('[uplink]\nbroker = "mqtt://a:65536"', "uplink.broker: expected mqtt://HOST[:PORT]"),
+        ('[uplink]\nbroker = "mqtt://a:0"', "uplink.broker: expected mqtt://HOST[:PORT]"),
+        ('[uplink]\ncommands = ["ping", "dance"]', "uplink.commands: expected a list, each one of ping, rung, found"),
+        ('[serving]\nmetrics = "127.0.0.1:8000"', "serving: http, metrics: both would listen on 127.0.0.1:8000"),
+        ('[serving]\nmetrics = "localhost:8000"', "both would listen"),
+        ('[serving]\nmetrics = "0.0.0.0:8000"', "both would listen"),
+        ('[serving]\nhttp = "[::]:90"\nmetrics = "[::1]:090"', "both would listen"),
+        ('log = "xml"', "log: expected one of text, json, found 'xml'"),
+    ],
+)
+def test_what_the_daemon_could_not_start_with_is_told_before(tmp_path: Path, text: str, expected: str) -> None:
+    main = write(tmp_path / "flyball.toml", text)
+    (problem,) = problems(main)
+    assert f"{main}: {expected}" in problem or (expected == "both would listen" and expected in problem)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[serving]\nhttp = "[::]:8000"\nmetrics = "0.0.0.0:8000"',
+        '[serving]\nhttp = ""\nmetrics = ""',
+        '[serving]\nhttp = "127.0.0.1:0"\nmetrics = "127.0.0.1:0"',
+        '[serving]\nhttp = "10.0.0.1:65535"\nmetrics = "10.0.0.2:65535"',
+        '[uplink]\nbroker = "mqtt://broker.example:65535"\ncommands = []',
+    ],
+)
+def test_what_it_can_start_with(tmp_path: Path, text: str) -> None:
+    load(write(tmp_path / "flyball.toml", text))

@@ -7,10 +7,12 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from flyball.demo.report import report, time_by_rung
+from flyball.control_api import LadderView, Status
+from flyball.demo.report import Spending, report, time_by_rung
 from flyball.demo.stream import Sample
 from flyball.demo.summary import summary
-from flyball.ports import Decision
+from flyball.ports import Decision, EnergyTotal, LadderStatus
+from flyball.testing import NO_TOTALS
 
 
 def sample(t_s: float, rung: str, latency_s: float = 0.01, right: bool = True, error: str = "") -> Sample:
@@ -44,7 +46,7 @@ def test_the_report_adds_up() -> None:
         100.0,
         0.02,
         ["big", "small", "tiny"],
-        {"big": 0.5},
+        {"big": 1.0, "tiny": 3.0},
         12.0,
         "estimated",
     )
@@ -55,6 +57,7 @@ def test_the_report_adds_up() -> None:
     assert result.rungs["small"].share == pytest.approx(4 / 6)
     assert (result.rungs["tiny"].share, result.rungs["tiny"].p50_ms) == (0.0, None)
     assert (result.rungs["big"].j_per_inference, result.rungs["small"].j_per_inference) == (0.5, None)
+    assert result.rungs["tiny"].j_per_inference is None, "no picture, no figure"
 
 
 def test_the_json_has_the_documented_keys() -> None:
@@ -65,6 +68,7 @@ def test_the_json_has_the_documented_keys() -> None:
     assert {"t", "from", "to", "direction", "reason"} == set(data["switches"][0])
     assert {"share", "p50_ms", "p95_ms", "j_per_inference"} <= set(data["rungs"]["big"])
     assert data["rungs"]["big"]["j_per_inference"] is None
+    assert data["energy_basis"] == "gross"
 
 
 def test_time_belongs_to_the_rung_that_answered_at_its_end() -> None:
@@ -79,3 +83,29 @@ def test_a_report_of_nothing_can_be_shown() -> None:
     assert "0 requests" in text
     assert "no change of rung" in text
     assert "no energy figure" in text
+
+
+def looked(joules: float | None, source: str = "rail", **busy_s: float) -> Status:
+    status = LadderStatus(name="defects", version="1", state="ready", active="big", pending=0, rungs=())
+    totals = msgspec.structs.replace(NO_TOTALS, busy_s_by_rung=busy_s)
+    view = LadderView(status=status, window=None, totals=totals, joules_per_inference={"big": 99.0, "tiny": 99.0})
+    energy = None if joules is None else EnergyTotal(joules=joules, covered_s=1, scope="board", source=source)
+    return Status(
+        version="1", device="d", board="", mode="observe", uptime_s=1, ladders=(view,), readings=(), sensors=(),
+        energy=energy, pins=(), uplink=None,
+    )  # fmt: skip
+
+
+def test_only_what_was_spent_since_the_first_look_is_counted() -> None:
+    spending = Spending(looked(100, big=5.0, tiny=9.0))  # the measuring: of no concern
+    for now in (
+        looked(106, big=6.0, tiny=9.0),
+        looked(109, big=7.0, small=2.0, tiny=9.0),  # 3 J: one second of three for big
+        looked(115, big=7.0, small=2.0, tiny=9.0),  # nothing worked
+        looked(None, big=7.0, small=3.0, tiny=9.0),
+        looked(120, big=7.0, small=3.0, tiny=9.0),
+        looked(1, "shunt", big=8.0, small=3.0, tiny=9.0),  # another source: no difference to be had
+        looked(3, "shunt", big=9.0, small=3.0, tiny=9.0),
+    ):
+        spending.add(now)
+    assert spending.joules == pytest.approx({"big": 6 + 1 + 2, "small": 2})

@@ -12,6 +12,7 @@ import typer.main
 
 from flyball.cli import app
 from flyball.config import Config
+from flyball.ladder.manifest import load
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted(
@@ -79,6 +80,28 @@ def test_the_commands_in_the_documents_exist(document: Path, known_commands: set
         if len(path) == 1 and path[0] in groups:
             continue
         assert path in known_commands, f"{document.name}: flyball {line}"
+
+
+def rungs_named(text: str) -> set[str]:
+    """In commands about the example ladder `defects`."""
+    found = set(re.findall(r"flyball switch defects ([\w.-]+)", text))
+    found |= set(re.findall(r"flyball infer defects [^\n]*--rung[ =]([\w.-]+)", text))
+    return found - {"auto", "RUNG"}
+
+
+def helps(command: Any) -> Iterator[str]:
+    yield command.help or ""
+    for inner in getattr(command, "commands", {}).values():
+        yield from helps(inner)
+
+
+def test_the_rungs_in_the_examples_exist(known_commands: set[tuple[str, ...]]) -> None:
+    known = {rung.name for rung in load(ROOT / "examples/defects/ladder").manifest.rung}
+    places = {str(d.relative_to(ROOT)): d.read_text() for d in DOCUMENTS}
+    places |= {f"help {i}": text for i, text in enumerate(helps(typer.main.get_command(app.app)))}
+    named = {place: rungs_named(text) for place, text in places.items()}
+    assert any(place.startswith("help") and rungs for place, rungs in named.items()), "switch --help has an example"
+    assert {place: rungs - known for place, rungs in named.items() if rungs - known} == {}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))

@@ -16,6 +16,10 @@ AGREEMENT = {"fp16": 0.99, "int8": 0.90}
 PICTURES = 500
 
 
+class Disagreement(AssertionError):
+    """Of its own kind, so that an expected one hides no wrong bits."""
+
+
 def generated(shared_data: Path, side: int, count: int) -> Iterator[np.ndarray]:
     """Seeded cuttings of the real pictures, some mirrored, darker or brighter; float32 [side, side, 3], 0..255."""
     names = ("cat.bmp", "parrot.jpg", "hot_dog.jpg", "grace_hopper.bmp")
@@ -41,8 +45,18 @@ def generated(shared_data: Path, side: int, count: int) -> Iterator[np.ndarray]:
         ("resnet8_cifar10", lambda v: v),
         ("resnet_large_cifar10", lambda v: v),
         ("vww_96", lambda v: v / 255),
+        pytest.param(
+            "mobilenet_v1_0.25_224",
+            lambda v: v / 127.5 - 1,
+            marks=pytest.mark.xfail(
+                strict=True,
+                raises=Disagreement,
+                reason="its int8 conversion agrees with fp32 on 73.6 % of the generated pictures, not on 90 %; "
+                "top-1 falls from 56.9 % to 55.1 % on the shared data's HOLDOUT set",
+            ),
+        ),
     ],
-    ids=["resnet8", "resnet-large", "vww"],
+    ids=["resnet8", "resnet-large", "vww", "mobilenet"],
 )
 def test_equality_and_agreement(
     shared_data: Path,
@@ -79,4 +93,5 @@ def test_equality_and_agreement(
         agreement = float(np.mean(np.array(best[precision]) == np.array(best["fp32"])))
         record_property(f"{family}_{precision}_agreement", agreement)
         print(f"{family}: {precision} agrees with fp32 on {agreement:.1%} of {PICTURES} generated pictures")
-        assert agreement >= floor
+        if agreement < floor:
+            raise Disagreement(f"{family}: {precision}: expected at least {floor:.1%}, found {agreement:.1%}")

@@ -1,12 +1,15 @@
 """Ladders put into service, replaced and removed, with real workers."""
 
 import asyncio
+import contextlib
 from pathlib import Path
 
 import pytest
 from faulty_ladders import catalogue, write_scripts
 from faulty_requests import ask, values
+from test_supervision import children
 
+from flyball.config import Cache, LadderSettings
 from flyball.errors import NotFoundError, UnavailableError
 from flyball.ladder.manifest import load
 
@@ -45,6 +48,47 @@ async def test_a_ladder_that_failed_is_listed_and_can_be_loaded_again(tmp_path: 
         assert catalog.get("t").status().state == "failed"
         await catalog.load(load(write_scripts(tmp_path, {"a": {"factor": 5}})))
         assert values(await catalog.get("t").infer(ask(1.0))) == [5.0]
+
+
+async def test_new_versions_under_traffic_lose_nothing_and_leave_no_worker_behind(tmp_path: Path) -> None:
+    """More clients than slots, some of which name their rung, and switches in the middle of the change."""
+    rungs = {"a": {"factor": 2, "pad": "x" * 50}, "b": {"factor": 3}}
+    stop = False
+    answered = 0
+    async with catalogue() as catalog:
+        await catalog.load(load(write_scripts(tmp_path / "1", rungs)))
+
+        async def client(rung: str | None) -> None:
+            nonlocal answered
+            while not stop:
+                answer = await catalog.get("t").infer(ask(1.0, 1.0, rung=rung))
+                assert values(answer) == ([2.0, 2.0] if answer.rung == "a" else [3.0, 3.0])
+                answered += 1
+
+        clients = [asyncio.create_task(client(rung)) for rung in (None, None, None, None, None, None, "a", "b")]
+        for version in ("2", "3", "4"):
+            change = asyncio.create_task(catalog.load(load(write_scripts(tmp_path / version, rungs, version=version))))
+            with contextlib.suppress(UnavailableError):
+                await catalog.get("t").switch("b", "test")
+            await change
+            await catalog.get("t").settled()
+            await catalog.get("t").switch("a", "test")
+        stop = True
+        await asyncio.gather(*clients)
+        assert answered > 50
+        assert len(children()) == 2, "the rungs of the last version"
+    assert children() == []
+
+
+async def test_other_settings_take_effect_on_the_ladder_in_service(tmp_path: Path) -> None:
+    async with catalogue() as catalog:
+        await catalog.load(load(write_scripts(tmp_path, {"a": {}})))
+        catalog.configure({"t": LadderSettings(cache=Cache(max_mib=1))})
+        for _ in range(2):
+            await catalog.get("t").infer(ask(1.0))
+        assert catalog.get("t").totals().cache["hits"] == 1
+        catalog.configure({})
+        assert catalog.get("t").totals().cache == {}
 
 
 async def test_what_is_removed_is_unknown_and_its_version_must_match(tmp_path: Path) -> None:

@@ -87,13 +87,11 @@ async def test_a_hung_worker_is_killed_and_the_request_answered_elsewhere(tmp_pa
 
 async def test_stopped_workers_are_taken_for_hung(tmp_path: Path) -> None:
     root = write_scripts(tmp_path / "l", {"big": {}})
-    config = msgspec.structs.replace(QUICK, request_timeout_s=0.5)
+    config = msgspec.structs.replace(QUICK, request_timeout_s=2.0)
     async with running(root, config) as runner:
         (pid,) = workers()
         os.kill(pid, signal.SIGSTOP)
         await asyncio.sleep(0.1)  # a thread of it may still answer until the signal has reached all of them
-        with pytest.raises(Exception, match="no answer within"):
-            await runner.infer(ask(1.0, 1.0))
         assert values(await runner.infer(ask(1.0, 1.0))) == [2.0, 2.0]
         assert runner.totals().worker_restarts == {"hung": 1}
 

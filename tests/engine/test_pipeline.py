@@ -36,9 +36,8 @@ Steps = list[dict[str, Any]]
 
 
 def image_plan(tmp_path: Path, pre: Steps, post: Steps | None = None, k: int = 2) -> dict[str, Any]:
-    (tmp_path / "labels.txt").write_text("cat\ndog\nöwl\n")
     return {
-        "task": "image-classification", "labels": str(tmp_path / "labels.txt"), "top_k": k, "max_pixels": 1_000_000,
+        "task": "image-classification", "labels": ["cat", "dog", "öwl"], "top_k": k, "max_pixels": 1_000_000,
         "batch": 1, "pre": pre, "post": post or [], "input": "", "output": "",
     }  # fmt: skip
 

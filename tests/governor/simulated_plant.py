@@ -53,6 +53,8 @@ class Plant:
     failed: frozenset[str] = frozenset()
     refusing: frozenset[str] = frozenset()
     cpu_known: bool = True
+    zones: frozenset[str] = frozenset()
+    leave_alone_s: dict[str, float] = field(default_factory=dict)
     acts: bool = True
     log: list[Decision] = field(default_factory=list)
 
@@ -84,6 +86,7 @@ class Plant:
                     resident=m.name == self.active or m.name in self.standby,
                     profiled_p50_s=m.calm_s,
                     rss_bytes=m.rss_mib * MIB,
+                    leave_alone_s=self.leave_alone_s.get(m.name, 0.0),
                 )
                 for m in self.models
             ),
@@ -95,6 +98,7 @@ class Plant:
                 newest_p95_s=p95_s,
                 temperature_c=self.temp_c,
                 hottest_zone="cpu",
+                zones=self.zones,
                 memory_available_bytes=None if self.memory_mib is None else self.memory_mib * MIB,
                 cpu_utilization=self.busy() if self.cpu_known else None,
             ),

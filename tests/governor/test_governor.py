@@ -206,8 +206,11 @@ async def test_a_lost_sensor_is_told_once_and_so_is_its_return(world: World) -> 
     await world.run(40)
     assert [e.detail["health"] for e in world.events] == ["ready temperature"]
     world.readings.put("temperature", 60.0, "gpu")
-    await world.run(40)
-    assert [e.detail["health"] for e in world.events] == ["ready temperature", "ready"]
+    await world.run(15)
+    world.readings.put("temperature", 50.0, "cpu")
+    await world.run(15)
+    told = ["ready temperature", "ready temperature(fake/cpu)", "ready"]
+    assert [e.detail["health"] for e in world.events] == told
 
 
 async def test_a_rung_that_changed_by_itself_is_taken_as_it_is(world: World) -> None:
@@ -310,6 +313,8 @@ async def test_pins_that_cannot_be(world: World) -> None:
     for odd in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(RequestError, match="expected more than 0 seconds"):
             await world.governor.pin("x", "small", odd)
+    with pytest.raises(RequestError, match=r"at most 2592000 \(30 days\).*found 1e\+300"):
+        await world.governor.pin("x", "small", 1e300)
     with pytest.raises(NotFoundError):
         await world.governor.release("nope")
     world.ladder.details["small"] = RungStatus(name="small", state="no-accelerator", error="no edgetpu is present")
@@ -317,6 +322,50 @@ async def test_pins_that_cannot_be(world: World) -> None:
         await world.governor.pin("x", "small", None)
     assert world.governor.pins() == ()
     assert world.ladder.switched == []
+
+
+async def test_a_pin_that_a_hard_limit_forbids_is_kept_until_that_allows_it(world: World) -> None:
+    world.ladder.active = "small"
+    world.ladder.measure(0.002)
+    world.readings.put("temperature", 79.0, "cpu")
+    report = await world.governor.pin("x", "large", None)
+    assert report is not None
+    assert (report.source, report.target) == ("small", "small")
+    assert world.ladder.switched == []
+    decision = world.governor.decisions("x")[-1]
+    assert (decision.action, decision.target, decision.binding, decision.acted) == (
+        "pin",
+        "small",
+        "temperature",
+        False,
+    )
+    assert decision.reason.startswith("held at large until released, as asked for, once a limit allows it: temperature")
+    assert world.kinds() == ["pin"]
+    await world.run(15)
+    assert world.ladder.switched == []
+    world.readings.put("temperature", 60.0, "cpu")
+    await world.run(2)
+    assert world.ladder.switched == [("large", "pin")]
+
+
+async def test_a_pin_by_force_is_had_at_once_and_told_as_such(world: World) -> None:
+    world.ladder.active = "small"
+    world.ladder.measure(0.002)
+    world.readings.put("temperature", 84.0, "cpu")
+    await world.governor.pin("x", "large", None, force=True)
+    assert world.ladder.switched == [("large", "pin")]
+    await world.run(30)
+    assert world.ladder.switched == [("large", "pin")]
+    assert [p.force for p in world.governor.pins()] == [True]
+
+
+async def test_what_the_engine_asks_to_leave_alone_reaches_the_decision(world: World) -> None:
+    world.ladder.details["small"] = RungStatus(name="small", state="closed", error="it crashed", leave_alone_s=50.0)
+    world.ladder.measure(0.030)
+    await world.run(15)
+    assert world.ladder.switched == []
+    ruled_out = world.governor.decisions("x")[-1].candidates[1].ruled_out_by
+    assert ruled_out == "it failed (it crashed); the engine asks to leave it alone for another 50 s"
 
 
 async def test_a_pin_whose_switch_fails_leaves_the_former_one(world: World) -> None:

@@ -3,7 +3,6 @@
 import itertools
 from dataclasses import replace
 
-import pytest
 from simulated_plant import LADDER, MIB, Model, Plant
 
 from flyball import config
@@ -13,7 +12,6 @@ from flyball.governor.constraints import check
 from flyball.governor.policy import choose
 from flyball.governor.state import CLIMBS_PER_HOUR
 from flyball.governor.values import Limits, Observation
-from flyball.ports import Pin
 
 
 def moves(plant: Plant, seconds: float) -> list[tuple[str, str]]:
@@ -231,6 +229,16 @@ def test_a_refused_switch_is_left_alone_for_longer_every_time() -> None:
     assert waits[1] > waits[0] * 1.5
 
 
+def test_a_rung_that_the_engine_asks_to_leave_alone_is_passed_over() -> None:
+    plant = Plant(active="c", unusable=frozenset("a"), leave_alone_s={"b": 40.0})
+    assert moves(plant, 60) == []
+    assert plant.log[-1].candidates[1].ruled_out_by == (
+        "it failed (no reason given); the engine asks to leave it alone for another 40 s"
+    )
+    plant.leave_alone_s.clear()
+    assert moves(plant, 60) == [("c", "b")]
+
+
 def test_heat_steps_down_before_the_limit_and_climbs_after_it_cooled() -> None:
     plant = Plant(limits=Limits(temperature_c=80.0), temp_c=70.0)  # a settles at 85 C, b at 65 C
     down, *_ = plant.run(120)
@@ -285,53 +293,6 @@ def test_a_late_answer_that_still_stands_in_the_window_breaks_nothing() -> None:
     (lasting,) = check(Observation(p95_s=0.031, newest_p95_s=0.031), limits, rules)
     (unknown,) = check(Observation(p95_s=0.031), limits, rules)
     assert [passed.broken, lasting.broken, unknown.broken] == [False, True, None]
-
-
-def test_a_lost_sensor_suspends_only_its_own_limit() -> None:
-    plant = Plant(models=(LADDER[0], LADDER[2]), limits=Limits(latency_p95_s=0.018, temperature_c=60.0), temp_c=50.0)
-    plant.step()
-    plant.temp_c = None
-    assert plant.step().reason.endswith("no temperature reading: limits that rest on it are suspended")
-    plant.contended = True
-    assert moves(plant, 20) == [("a", "c")]
-
-
-def test_a_limit_without_any_sensor_is_not_spoken_of() -> None:
-    plant = Plant(limits=Limits(temperature_c=60.0))
-    assert plant.step().reason == "the limits hold at the strongest rung"
-
-
-def test_a_pin_holds_and_says_which_limit_is_broken() -> None:
-    plant = Plant()
-    plant.run(20)
-    plant.state = replace(plant.state, pin=Pin(ladder="plant", rung="a", until_s=plant.now_s + 30))
-    plant.contended = True
-    assert moves(plant, 25) == []
-    assert plant.log[-1].binding == "pin"
-    assert plant.log[-1].reason == (
-        "held at a by a pin for another 5.0 s, although latency p95 62.0 ms over the limit 18.0 ms"
-    )
-    assert moves(plant, 7) == [("a", "c")]  # over: the breaches of the last periods count at once
-    assert plant.state.pin is None
-
-
-def test_a_pin_brings_its_rung_back() -> None:
-    plant = Plant(active="c")
-    plant.state = replace(plant.state, pin=Pin(ladder="plant", rung="b", until_s=None))
-    decision = plant.step()
-    assert (decision.action, decision.target) == ("pin", "b")
-    assert plant.step().reason == "held at b by a pin until released"
-
-
-@pytest.mark.parametrize(
-    ("field", "expected"), [("unusable", "which cannot be had: it broke"), ("failed", "cannot be had: it failed")]
-)
-def test_a_pin_on_a_rung_that_cannot_be_had(field: str, expected: str) -> None:
-    plant = Plant(active="c")
-    setattr(plant, field, frozenset("b"))
-    plant.state = replace(plant.state, pin=Pin(ladder="plant", rung="b", until_s=None))
-    assert moves(plant, 10) == []
-    assert expected in plant.log[-1].reason
 
 
 def test_no_active_rung_is_explained() -> None:

@@ -86,6 +86,7 @@ def situations(draw: st.DrawFn) -> tuple[View, Limits, Rules, State]:
                 failed=draw(seldom) and n != active,
                 profiled_p50_s=draw(latency),
                 rss_bytes=draw(figure),
+                leave_alone_s=30.0 if draw(seldom) and n != active else 0.0,
                 resident=draw(st.booleans()),
             )
             for n in names
@@ -93,11 +94,19 @@ def situations(draw: st.DrawFn) -> tuple[View, Limits, Rules, State]:
         seen=seen,
         accuracy_floor=draw(st.one_of(st.none(), st.none(), st.floats(0.4, 1))),
     )
-    flags = st.lists(st.booleans(), min_size=2, max_size=5).map(tuple)
+    flags = st.lists(st.tuples(st.floats(900, 999), st.booleans()), min_size=2, max_size=5).map(
+        lambda drawn: tuple(sorted(drawn))
+    )
+    sensed = st.dictionaries(
+        st.sampled_from([("temperature", ""), ("temperature", "thermal/cpu"), ("memory", "")]), st.floats(800, 1000)
+    )
     state = State(
         active=draw(st.sampled_from((active, active, active, "z"))),
         since_s=draw(st.floats(0, 1000)),
         flags={c: draw(flags) for c in ("latency", "temperature", "memory")},
+        sensed=draw(sensed),
+        kept_s=draw(st.dictionaries(st.sampled_from(["temperature", "memory"]), st.floats(0, 1000))),
+        proven=draw(st.dictionaries(st.sampled_from(["temperature", "memory"]), st.sampled_from(names))),
         streak=draw(st.integers(0, 12)),
         streak_for=draw(st.sampled_from(names)),
         entered=draw(st.sampled_from(["", "free", "load", "wait"])),
@@ -134,6 +143,7 @@ def test_only_rungs_that_may_be_chosen_are(situation: tuple[View, Limits, Rules,
     target = next(r for r in view.rungs if r.name == decision.target)
     assert target.usable
     assert below_floor(target, view.accuracy_floor) == ""
+    assert target.leave_alone_s == 0
     rest = state.rests.get(target.name)
     assert rest is None or rest.until_s <= view.now_s
     if state.active == view.active:
@@ -151,7 +161,9 @@ def test_the_explanation_fits_the_choice(situation: tuple[View, Limits, Rules, S
     if decision.action == "up" and decision.binding == "headroom":
         assert by_name[decision.target].ruled_out_by == ""
         assert decision.target in decision.reason
-    if decision.action == "down" and decision.binding != "accuracy":
+    if decision.action == "down" and decision.binding == "sensor":
+        assert decision.target in decision.reason
+    if decision.action == "down" and decision.binding not in ("accuracy", "sensor"):
         assert by_name[decision.source].ruled_out_by != ""
         assert decision.target in decision.reason
         stronger_fits = [
@@ -186,17 +198,35 @@ def test_a_stricter_limit_never_gives_a_stronger_rung(
     assert ORDER[under_strict.target] >= ORDER[under_lax.target]
 
 
-@given(situations(), st.sampled_from(NAMES), st.one_of(st.none(), st.floats(0, 2000)))
-def test_a_pin_is_never_overruled(
-    situation: tuple[View, Limits, Rules, State], rung: str, until_s: float | None
+@given(situations(), st.sampled_from(NAMES), st.one_of(st.none(), st.floats(0, 2000)), st.booleans())
+def test_a_pin_is_overruled_by_nothing_but_heat_and_memory_and_not_even_those_by_force(
+    situation: tuple[View, Limits, Rules, State], rung: str, until_s: float | None, force: bool
 ) -> None:
     view, lax, chosen_rules, state = situation
-    pinned = replace(state, pin=Pin(ladder="x", rung=rung, until_s=until_s))
+    pinned = replace(state, pin=Pin(ladder="x", rung=rung, until_s=until_s, force=force))
     decision, after = choose(view, lax, chosen_rules, pinned)
     if until_s is not None and until_s <= view.now_s:
         assert after.pin is None
-    else:
-        assert decision.target in (view.active, rung)
+        return
+    assert after.pin == pinned.pin
+    if decision.target not in (view.active, rung):
+        assert not force
+        assert decision.action == "down"
+        assert decision.binding in ("temperature", "memory", "sensor")
+
+
+@given(situations())
+def test_no_climb_while_a_reading_is_lost(situation: tuple[View, Limits, Rules, State]) -> None:
+    view, lax, _, state = situation
+    lost = [
+        constraint
+        for (constraint, zone) in state.sensed
+        if (constraint == "temperature" and lax.temperature_c is not None and (zone or view.seen.temperature_c is None))
+        or (constraint == "memory" and lax.memory_available_bytes is not None and not view.seen.memory_available_bytes)
+    ]
+    decision = decide(situation)
+    if lost and decision.binding != "accuracy":  # below the ladder's floor it may not stay either way
+        assert decision.action in ("stay", "down")
 
 
 @settings(max_examples=40, deadline=None)

@@ -1,4 +1,4 @@
-"""A device in a process of its own, to be killed: marking_device.py PORT STATE_DIR MARKS
+"""A device in a process of its own, to be killed: marking_device.py PORT STATE_DIR MARKS [PERIOD_S BATCH_RECORDS]
 
 Its command `mark` appends its name to the file MARKS, flushed, and then returns, or waits for ever if asked to.
 """
@@ -33,11 +33,12 @@ def mark(marks: Path) -> Handler[MarkArgs]:
     return Handler(name="mark", args=MarkArgs, run=run)
 
 
-async def main(port: int, state_dir: Path, marks: Path) -> None:
-    uplink = make(port, state_dir, handlers=[mark(marks)])
+async def main(port: int, state_dir: Path, marks: Path, period_s: str = "1", batch_records: str = "60") -> None:
+    pace = {"telemetry_period_s": float(period_s), "batch_records": int(batch_records)}
+    uplink = make(port, state_dir, handlers=[mark(marks)], **pace)
     await uplink.start()
     await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])))
+    asyncio.run(main(int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), *sys.argv[4:]))

@@ -47,6 +47,15 @@ async def test_a_rung_that_is_active_needs_no_switch() -> None:
     assert result == RungResult(ladder="imagenet", rung="big", switched=False)
 
 
+async def test_a_pin_that_a_limit_holds_back_has_switched_nothing() -> None:
+    class Hot(Wheel):
+        async def pin(self, ladder: str, rung: str, for_s: float | None) -> SwitchReport | None:
+            return SwitchReport(ladder=ladder, source="tiny", target="tiny", open_s=0.0, warm_s=0.0, gap_s=0.0)
+
+    result = await rung(Hot()).run(RungArgs(ladder="imagenet", rung="big"))
+    assert (result.rung, result.switched) == ("tiny", False)
+
+
 async def test_auto_releases() -> None:
     wheel = Wheel()
     await rung(wheel).run(RungArgs(ladder="imagenet", rung="auto"))

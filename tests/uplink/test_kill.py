@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from fleet_side import Fleet
 
+from flyball.uplink.ledger import SETTLE_S
 from real_broker import Mosquitto
 
 FINAL = ("successful", "failed")
@@ -23,9 +24,9 @@ class Victim:
         self._command += [str(port), str(self.state_dir), str(self.marks_file)]
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, fleet: Fleet) -> None:
+    def start(self, fleet: Fleet, *pace: str) -> None:
         since = len(fleet.heard)
-        self._process = subprocess.Popen(self._command)
+        self._process = subprocess.Popen([*self._command, *pace])
         fleet.wait("status", lambda d: d["state"] == "ready", since=since)
 
     def kill(self) -> None:
@@ -57,7 +58,7 @@ def test_killed_between_receipt_and_commit_it_is_sent_again(mosquitto: Mosquitto
         holder = sqlite3.connect(victim.state_dir / "state.db", isolation_level=None)
         holder.execute("BEGIN IMMEDIATE")  # the commit now waits
         fleet.order("mark", "m1", {"name": "one"})
-        wait_for(lambda: "Sending PUBLISH to edge-1 (d0" in mosquitto.log_text())
+        wait_for(lambda: "Sending PUBLISH to edge-1 (d0, q1" in mosquitto.log_text())
         time.sleep(0.2)  # it has been received, and stands before the lock
         victim.kill()
         holder.execute("ROLLBACK")
@@ -107,3 +108,68 @@ def test_killed_at_any_moment_every_order_ends_and_none_runs_twice(
     assert len(marks) == len(set(marks))
     for id, end in ends.items():
         assert (end["state"] == "successful" and id in marks) or end["reason"].startswith("interrupted")
+
+
+def numbers_in(fleet: Fleet, suffix: str = "t/main") -> list[int]:
+    return [b["first_seq"] + i for b in fleet.all(suffix) for i in range(b["count"])]
+
+
+def lost_in(fleet: Fleet, stream: str = "main") -> set[int]:
+    ranges = [r for d in fleet.all("gap") if d["stream"] == stream for r in d["ranges"]]
+    return {n for first, last in ranges for n in range(first, last + 1)}
+
+
+def test_what_was_delivered_before_a_kill_is_not_told_as_lost(mosquitto: Mosquitto, victim: Victim) -> None:
+    with Fleet(mosquitto.port) as fleet:
+        victim.start(fleet, "0.1", "5")
+        fleet.wait("t/main", lambda d: d["first_seq"] >= 10)
+        time.sleep(0.1)
+        mosquitto_knows = len(numbers_in(fleet))
+        assert mosquitto_knows >= 15
+        victim.kill()
+        delivered = set(numbers_in(fleet))
+        events = {h.doc["seq"] for h in list(fleet.heard) if h.suffix.startswith("e/")}
+        since = len(fleet.heard)
+        victim.start(fleet, "0.1", "5")
+        fleet.wait("t/main", lambda d: d["first_seq"] > max(delivered) + 5, since=since)
+        numbers, told = numbers_in(fleet), [h.doc["seq"] for h in list(fleet.heard) if h.suffix.startswith("e/")]
+    assert len(numbers) == len(set(numbers)), "a number was given out twice"
+    assert len(told) == len(set(told))
+    # What the kill cut off after its acknowledgement had come, and before that was written down, may be told: SETTLE_S.
+    assert lost_in(fleet) <= set(sorted(delivered)[-10:])
+    assert set(numbers) | lost_in(fleet) == set(range(max(numbers) + 1))
+    assert lost_in(fleet, "events") <= events
+
+
+def test_a_quiet_kill_leaves_no_gap_at_all(mosquitto: Mosquitto, victim: Victim) -> None:
+    with Fleet(mosquitto.port) as fleet:
+        victim.start(fleet, "0.1", "600")
+        fleet.send("sig/sync", expiry_s=60)
+        fleet.wait("t/main")
+        time.sleep(SETTLE_S + 0.5)
+        victim.kill()
+        before = numbers_in(fleet)
+        since = len(fleet.heard)
+        victim.start(fleet, "0.1", "5")
+        assert fleet.wait("t/main", since=since)["first_seq"] == max(before) + 1
+        assert fleet.all("gap") == []
+
+
+def test_what_was_handed_out_and_never_delivered_is_told_after_a_kill(mosquitto: Mosquitto, victim: Victim) -> None:
+    with Fleet(mosquitto.port) as fleet:
+        victim.start(fleet, "0.1", "5")
+        fleet.wait("t/main", lambda d: d["first_seq"] >= 5)
+        mosquitto.stop()
+        time.sleep(2.5)  # some batches that nobody takes
+        victim.kill()
+        delivered = set(numbers_in(fleet))
+        mosquitto.start()
+        since = len(fleet.heard)
+        victim.start(fleet, "0.1", "5")
+        fleet.wait("gap", lambda d: d["stream"] == "main", since=since)
+        fleet.wait("t/main", lambda d: d["first_seq"] > max(delivered) + 15, since=since)
+        numbers = numbers_in(fleet)
+    assert len(lost_in(fleet) - delivered) >= 10
+    assert len(lost_in(fleet)) < 60
+    assert set(numbers) | lost_in(fleet) == set(range(max(numbers) + 1))
+    assert len(numbers) == len(set(numbers))

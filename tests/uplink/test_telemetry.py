@@ -23,7 +23,7 @@ class Bench:
         self.make: Callable[[], Record] = lambda: Record(ts=self.clock.wall_s(), mono=self.clock.boot_s())
         self.telemetry = Telemetry(
             snapshot=lambda: self.make(),
-            counter=Counter("main", 100, 3600, lambda _stream, _next: None),
+            counter=Counter("main", 100),
             stamper=Stamper(self.clock, "boot-1", lambda: False),
             epoch=lambda: "epoch-1",
             publish=self.publish,

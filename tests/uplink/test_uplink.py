@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from test_handlers import Wheel
 
 from flyball.errors import ConfigError
 from flyball.events import Event, Events
+from flyball.uplink.backoff import Waits
 from flyball.uplink.handlers import rung
 from flyball.uplink.messages import MAX_PAYLOAD
 from real_broker import Mosquitto
@@ -118,6 +120,84 @@ async def test_somebody_else_under_our_id_is_an_alarm_and_waits_long(tmp_path: P
     server.close()
 
 
+def copied(source: Path, target: Path) -> Path:
+    """As a memory card is copied, with all that stands on it."""
+    target.mkdir()
+    for file in source.iterdir():
+        (target / file.name).write_bytes(file.read_bytes())
+    return target
+
+
+@pytest.mark.parametrize("clone", [False, True])
+async def test_two_devices_of_one_id_do_not_throw_each_other_out_for_ever(
+    mosquitto: Mosquitto, tmp_path: Path, clone: bool
+) -> None:
+    """Against a broker that only hangs up (2.0.11), or that says why: one of the two stays, and the other waits."""
+    heard: list[Event] = []
+    events = Events()
+    events.subscribe(heard.append)
+    if clone:
+        async with linked(mosquitto.port, tmp_path / "one"):
+            pass
+        copied(tmp_path / "one", tmp_path / "two")
+    one = make(mosquitto.port, tmp_path / "one", events=events)
+    two = make(mosquitto.port, tmp_path / "two", events=events)
+    with Fleet(mosquitto.port) as fleet:
+        try:
+            await one.start()
+            await fleet.waits("status", ready)
+            await two.start()
+            await until(lambda: "duplicate_identity" in [e.kind for e in heard], 20)
+            await until(lambda: one.state().connected != two.state().connected)
+            await asyncio.sleep(2 * QUICK.waits.cap_s)
+            sessions = (one.state().session, two.state().session)
+            await asyncio.sleep(5 * QUICK.waits.cap_s)
+            assert (one.state().session, two.state().session) == sessions
+            assert [e.kind for e in heard].count("duplicate_identity") == 1
+            (out,) = [u for u in (one, two) if not u.state().connected]
+            assert "another device is connected as 'edge-1'" in out.state().error or "taken over" in out.state().error
+            assert ready(fleet.all("status")[-1])
+        finally:
+            await two.stop()
+            await one.stop()
+
+
+async def test_a_device_that_was_flashed_anew_is_no_stranger_to_itself(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    heard: list[Event] = []
+    events = Events()
+    events.subscribe(heard.append)
+    uplink = make(mosquitto.port, tmp_path / "before")
+    with Fleet(mosquitto.port) as fleet:
+        await uplink.start()
+        await fleet.waits("status", ready)
+        assert uplink._link is not None
+        uplink._tasks["link"].cancel()  # the power goes: "ready" stays behind for as long as the will is delayed
+        uplink._link.abort("cut")
+        since = len(fleet.heard)
+        async with linked(mosquitto.port, tmp_path / "after", events=events) as anew:
+            await fleet.waits("status", ready, since=since)
+            assert anew._link is not None
+            anew._link.abort("cut")
+            await fleet.waits("status", lambda d: ready(d) and d["session"] == 2, since=since)
+        await uplink.stop()
+    assert "duplicate_identity" not in [e.kind for e in heard]
+
+
+async def test_a_stranger_that_does_not_come_back_is_followed_after_the_wait(
+    mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    timing = replace(QUICK, waits=Waits(base_s=0.2, cap_s=0.4, taken_over_s=1.0))
+    with Fleet(mosquitto.port) as fleet:
+        async with linked(mosquitto.port, tmp_path, timing=timing) as uplink:
+            await fleet.waits("status", ready)
+            stranger = {"schema": 1, "state": "ready", "session": 9, "epoch": "x", "ts": 0.0, "commands": "verified"}
+            since = len(fleet.heard)
+            fleet.send("status", stranger, retain=True)
+            await fleet.waits("a/duplicate_identity")
+            await fleet.waits("status", lambda d: ready(d) and d["epoch"] != "x", since=since)
+            assert uplink.state().session == 2
+
+
 # --------------------------------------------------------------------------------------------------------- telemetry
 
 
@@ -166,7 +246,7 @@ async def test_events_are_published_with_numbers_of_their_own(mosquitto: Mosquit
 async def test_after_a_long_disconnection_the_gap_is_told(mosquitto: Mosquitto, tmp_path: Path) -> None:
     fast = {"telemetry_period_s": 0.1, "batch_records": 1}
     async with linked(mosquitto.port, tmp_path, **fast) as uplink:
-        await until(lambda: uplink._counters["main"].next > 3)
+        await until(lambda: uplink._ledger.counters["main"].next > 3)
         mosquitto.stop()
         uplink._post._outbox._limits = {"state": 512, "event": 256, "telemetry": 5}
         await until(lambda: uplink.state().dropped >= 10, 15)
@@ -365,7 +445,7 @@ async def test_nothing_acknowledged_is_lost_when_the_broker_restarts(mosquitto: 
     with Fleet(mosquitto.port) as fleet:
         async with linked(mosquitto.port, tmp_path, handlers=[rung(wheel)], **fast) as uplink:
             for round in range(3):
-                await until(lambda: uplink._counters["main"].next > 4)
+                await until(lambda: uplink._ledger.counters["main"].next > 4)
                 session, since = uplink.state().session, len(fleet.heard)
                 mosquitto.stop()
                 await until(lambda: not uplink.state().connected)
@@ -377,9 +457,9 @@ async def test_nothing_acknowledged_is_lost_when_the_broker_restarts(mosquitto: 
         await fleet.waits("status", lambda d: d["state"] == "disconnected")
     arrived = {b["first_seq"] + i for b in fleet.all("t/main") for i in range(b["count"])}
     assert len(wheel.told) == 3
-    assert arrived == set(range(uplink._counters["main"].next))
+    assert arrived == set(range(uplink._ledger.counters["main"].next))
     events = {h.doc["seq"] for h in fleet.heard if h.suffix.startswith("e/")}
-    assert events == set(range(uplink._counters["events"].next))
+    assert events == set(range(uplink._ledger.counters["events"].next))
     assert fleet.all("gap") == []
 
 

@@ -8,7 +8,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = [ROOT / "kernels/flyball_kernels", ROOT / "backends/flyball_backends"]
-WORKER = [ROOT / f"agent/flyball/engine/{name}.py" for name in ("worker", "lanes", "pipeline", "tasks", "slots", "channel", "wire")]
+WORKER = [
+    ROOT / f"agent/flyball/engine/{name}.py"
+    for name in ("worker", "lanes", "pipeline", "tasks", "slots", "channel", "wire")
+]
 SOURCES = [file for folder in FOLDERS for file in sorted(folder.glob("*.py"))] + WORKER
 ALL = ["flyball_kernels." + f.stem for f in sorted(FOLDERS[0].glob("[a-z]*.py"))] + [
     "flyball_backends." + f.stem for f in sorted(FOLDERS[1].glob("[a-z]*.py"))

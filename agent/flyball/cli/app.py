@@ -1,8 +1,7 @@
-"""The command `flyball`: every subject's commands under one roof, and the one place where errors end."""
+"""The command `flyball`: every subject's commands under one roof, and the one place where FlyballErrors end."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from importlib.metadata import entry_points
 from typing import Annotated
@@ -11,7 +10,7 @@ import typer
 
 from flyball import __version__
 from flyball.cli import infer, ladder, serve, show
-from flyball.cli.terminal import err, fail
+from flyball.cli.terminal import fail
 from flyball.errors import FlyballError
 
 app = typer.Typer(
@@ -49,7 +48,8 @@ def _assemble() -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """The exit code: 0, 1 for a failure, 2 for wrong usage, 78 for a configuration or a ladder to be corrected."""
+    """The exit code: 0, 1 for a failure, 2 for wrong usage, 78 for a configuration or a ladder to be corrected, 130
+    when interrupted. What the machine refuses (OSError and the like) goes on to `flyball.cli.main`."""
     _assemble()
     try:
         app(args=list(arguments), prog_name="flyball")
@@ -57,10 +57,4 @@ def run(arguments: Sequence[str]) -> int:
         return end.code if isinstance(end.code, int) else 1
     except FlyballError as error:
         return fail(error)
-    except KeyboardInterrupt:
-        err.print("interrupted")
-        return 130
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has gone: `flyball ls | head`
-        return 1
     return 0

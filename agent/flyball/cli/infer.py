@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import struct
 from pathlib import Path
@@ -10,8 +11,18 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 import typer
+from rich.text import Text
 
-from flyball.cli.terminal import ConfigOption, JsonOption, SocketOption, client, milliseconds, out, print_json, table
+from flyball.cli.terminal import (
+    ConfigOption,
+    JsonOption,
+    SocketOption,
+    client,
+    milliseconds,
+    out,
+    print_json,
+    print_table,
+)
 from flyball.client import Client
 from flyball.errors import RequestError
 from flyball.measure.accuracy import encoded_image
@@ -22,6 +33,7 @@ _NUMPY = {
     "INT16": "int16", "INT32": "int32", "INT64": "int64", "FP16": "float16", "FP32": "float32", "FP64": "float64",
 }  # fmt: skip
 _DATATYPE = {v: k for k, v in _NUMPY.items()}
+_MOST_BYTES = 64 << 20  # of one file: the daemon holds no more in all its requests together (daemon.py)
 
 
 class FileAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,8 +63,9 @@ def infer(
         return
     for answer in answers:
         columns, rows = _rows(answer)
-        out.print(f"[bold]{answer.file}[/]  {answer.rung}, {milliseconds(answer.total_s)} ms", soft_wrap=True)
-        out.print(table(columns, rows))
+        head = Text.assemble((answer.file, "bold"), f"  {answer.rung}, {milliseconds(answer.total_s)} ms")
+        out.print(head, soft_wrap=True)
+        print_table(columns, rows)
 
 
 def _requests(interface: Interface, files: list[str]) -> list[tuple[str, tuple[Tensor, ...]]]:
@@ -71,19 +84,25 @@ def _requests(interface: Interface, files: list[str]) -> list[tuple[str, tuple[T
     return [(", ".join(files), tuple(tensors))]
 
 
-def _read(name: str) -> bytes:
+def _read(name: str | Path) -> bytes:
+    """Never more than can be sent, whatever the path leads to (/dev/zero has no end)."""
     try:
-        return Path(name).read_bytes()
+        with open(name, "rb") as file:
+            data = file.read(_MOST_BYTES + 1)
     except OSError as error:
         raise RequestError(f"{name}: cannot be read: {error.strerror}") from None
+    except ValueError as error:  # a NUL in the name
+        raise RequestError(f"{name!r}: not a file name: {error}") from None
+    if len(data) > _MOST_BYTES:
+        raise RequestError(f"{name}: expected at most {_MOST_BYTES >> 20} MiB, which is what the daemon takes")
+    return data
 
 
 def _tensor(name: str, path: Path) -> Tensor:
+    data = _read(path)
     try:
-        array = np.load(path, allow_pickle=False)
-    except OSError as error:
-        raise RequestError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except ValueError as error:
+        array = np.load(io.BytesIO(data), allow_pickle=False)
+    except Exception as error:  # numpy's parser of a header raises whatever ast, tokenize and the allocation raise
         raise RequestError(f"{path}: expected a .npy file of numbers: {error}") from None
     if not isinstance(array, np.ndarray) or array.dtype.name not in _DATATYPE:
         raise RequestError(f"{path}: expected one array of numbers (numpy.save)")

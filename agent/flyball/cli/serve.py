@@ -39,7 +39,7 @@ def check(
     if as_json:
         print_json(config)
     else:
-        out.print(f"{file or DEFAULT_PATH}: ok")
+        out.print(f"{file or DEFAULT_PATH}: ok", soft_wrap=True)
 
 
 def demo(
@@ -54,8 +54,8 @@ def demo(
 ) -> None:
     """See Flyball hold a latency limit while the machine is put under load.
 
-    Starts the real daemon on a free port with the example ladder, streams inspection pictures through it, loads the
-    machine, and shows what the governor does about it and why.
+    Starts the real daemon on a Unix socket of its own with the example ladder, streams inspection pictures through it,
+    loads the machine, and shows what the governor does about it and why.
     """
     from flyball.demo.stage import DemoOptions, perform
 

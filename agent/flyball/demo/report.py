@@ -1,17 +1,20 @@
-"""What a demo run showed, from its samples and decisions. Pure."""
+"""What a demo run showed, from its samples, its decisions and what it saw of the energy. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import msgspec
 
+from flyball.control_api import Status
 from flyball.demo.stream import Sample
 from flyball.ports import Decision
 
 
 class RungReport(msgspec.Struct, frozen=True, kw_only=True):
-    """`share` is the share of the time; percentiles are None when the rung answered nothing."""
+    """`share` is the share of the time. Percentiles, accuracy and energy are of this run's pictures alone, and None
+    when the rung answered none of them. `j_per_inference` is gross: idle power is in it."""
 
     share: float
     p50_ms: float | None
@@ -39,7 +42,31 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     rungs: dict[str, RungReport]
     energy_j: float | None
     power_scope: str
+    energy_basis: Literal["gross"] = "gross"
     errors: tuple[str, ...] = ()
+
+
+class Spending:
+    """Gross joules by rung, from one look at the daemon to the next: the energy of the time between them goes to the
+    rungs that worked in it, by their busy seconds, as flyball.sensing.energy does it; where nothing worked, to none.
+    The daemon's own figures cannot be used here: they reach back to its start, and so to the measuring."""
+
+    def __init__(self, first: Status) -> None:
+        self.joules: dict[str, float] = {}
+        self._last = first
+
+    def add(self, now: Status) -> None:
+        before, self._last = self._last, now
+        if before.energy is None or now.energy is None:
+            return
+        if (before.energy.scope, before.energy.source) != (now.energy.scope, now.energy.source):
+            return  # figures of two sources are never subtracted
+        joules = now.energy.joules - before.energy.joules
+        old, new = (view.ladders[0].totals.busy_s_by_rung for view in (before, now))
+        worked = {rung: busy_s - old.get(rung, 0.0) for rung, busy_s in new.items() if busy_s > old.get(rung, 0.0)}
+        busy_s = sum(worked.values())
+        for rung, own_s in worked.items():
+            self.joules[rung] = self.joules.get(rung, 0.0) + joules * own_s / busy_s
 
 
 def report(
@@ -48,10 +75,11 @@ def report(
     started_s: float,
     limit_s: float,
     rungs: Sequence[str],
-    joules_per_inference: Mapping[str, float],
+    joules: Mapping[str, float],
     energy_j: float | None,
     power_scope: str,
 ) -> Report:
+    """`joules` by rung, over the time of the samples."""
     answered = [s for s in samples if not s.error]
     time_s = time_by_rung(answered, started_s)
     total_s = sum(time_s.values())
@@ -63,7 +91,7 @@ def report(
             share=time_s.get(name, 0.0) / total_s if total_s else 0.0,
             p50_ms=_percentile_ms(latencies, 0.5),
             p95_ms=_percentile_ms(latencies, 0.95),
-            j_per_inference=joules_per_inference.get(name),
+            j_per_inference=joules[name] / len(own) if own and name in joules else None,
             requests=len(own),
             accuracy=_share_right(own),
         )

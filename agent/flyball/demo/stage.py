@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,16 +26,18 @@ from rich.live import Live
 from rich.progress import track
 
 from flyball.client import Client
+from flyball.control_api import LadderView
 from flyball.demo.burners import Burners
-from flyball.demo.report import Report, report
+from flyball.demo.report import Report, Spending, report
 from flyball.demo.stream import Picture, Stream, ask, pictures
 from flyball.demo.summary import summary
+from flyball.demo.surface import CLASSES
 from flyball.demo.view import Frame, line, picture
-from flyball.errors import ControlError, FlyballError, LadderError
-from flyball.ladder.manifest import FILE_NAME, load
+from flyball.document import quoted
+from flyball.errors import EX_CONFIG, ConfigError, ControlError, FlyballError, LadderError
+from flyball.ladder.manifest import FILE_NAME, LadderFolder, load
 from flyball.ports import Decision
 
-LADDER = "defects"
 MEASURE_S = 3.0
 LIMIT_FACTOR = 1.5
 BUSY = 0.6  # of one core, by the top rung alone: the pace at which a rival for the core is felt
@@ -43,12 +45,14 @@ RATE_MAX_HZ = 60.0
 BURNERS_PER_CORE = 3  # weaker load does not hurt a sleeping single-threaded worker: the scheduler favours it
 _PICTURES = 240
 _START_S = 30.0
+_SOCKET_MOST = 107  # bytes of a Unix socket's path (unix(7))
+_SOCKET = "flyball.sock"
 
 CONFIG = """\
 # The demonstration's own configuration: short dwell times, so that everything is seen within a minute.
 [paths]
-state = "{state}"
-socket = "{socket}"
+state = {state}
+socket = {socket}
 [serving]
 http = ""
 metrics = ""
@@ -65,7 +69,7 @@ dwell_s = 2.0
 climb_backoff_s = 4.0
 climb_backoff_max_s = 8.0
 [ladder.{ladder}]
-path = "{path}"
+path = {path}
 """
 
 
@@ -82,23 +86,26 @@ class DemoOptions:
 
 def perform(options: DemoOptions) -> int:
     """Runs the demonstration; 0 when no request failed, 1 otherwise. Raises FlyballError."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = 120  # a file or a pipe has no width of its own
     signal.signal(signal.SIGTERM, _interrupt)  # so that the daemon and the burners end with it
-    folder = options.ladder or example_ladder()
-    load(folder)  # mistakes in it are told before anything starts
+    # Mistakes are told before anything starts.
+    folder = usable(options.ladder or example_ladder())
+    for name, file in (("--json", options.json_file), ("--svg", options.svg)):
+        if file is not None:
+            check_writable(name, file)
     line_up = list(track(pictures(_PICTURES), "drawing pictures", total=_PICTURES, console=console, transient=True))
     with ExitStack() as scene:
-        home = Path(scene.enter_context(tempfile.TemporaryDirectory(prefix="flyball-demo-")))
+        home = Path(scene.enter_context(tempfile.TemporaryDirectory(prefix="flyball-demo-", dir=short_place())))
         client = scene.enter_context(private_daemon(home, folder))
         known = client.status().ladders[0].status.rungs
-        usable = [r.name for r in known if r.state not in ("failed", "no-accelerator")]
-        limit_s, rate_hz = measure(client, usable, line_up, console)
+        rungs = [r.name for r in known if r.state not in ("failed", "no-accelerator")]
+        limit_s, rate_hz = measure(client, folder.name, rungs, line_up, console)
         set_limit(client, home, limit_s)
-        client.switch(LADDER, "auto", None)
-        result = run(options, client, usable, line_up, limit_s, rate_hz, console)
-    finish(result, options, console)
+        client.switch(folder.name, "auto", None)
+        result, frame = run(options, client, folder.name, rungs, line_up, limit_s, rate_hz, console)
+    finish(result, frame, options, console)
     return 1 if result.failures else 0
 
 
@@ -120,12 +127,54 @@ def example_ladder() -> Path:
     raise LadderError("the example ladder was not found; name one with --ladder", [str(p) for p in places])
 
 
+def usable(place: Path) -> LadderFolder:
+    """The ladder in a folder, if the pictures of the demonstration can be judged by it. Raises LadderError."""
+    folder = load(place)
+    problems = []
+    if folder.manifest.ladder.task != "image-classification" or set(folder.labels) != set(CLASSES):
+        problems.append(f"{place}: expected image-classification with the labels {', '.join(CLASSES)}")
+    try:
+        os.fspath(place.resolve()).encode()
+    except UnicodeEncodeError:
+        problems.append(f"{os.fspath(place)!r}: the path is not UTF-8 text, which a configuration has to be")
+    if problems:
+        raise LadderError("the demonstration cannot use this ladder", problems)
+    return folder
+
+
+def check_writable(option: str, file: Path) -> None:
+    """Before a minute is spent on what is to be written there. Raises ConfigError."""
+    new = not file.exists()
+    try:
+        file.open("ab").close()
+        if new:
+            file.unlink()
+    except OSError as error:
+        raise ConfigError(f"{option} {file}: cannot be written: {error.strerror}") from None
+
+
+def short_place() -> str | None:
+    """Where the demonstration's folder goes: in TMPDIR, unless a socket's path would be too long there."""
+    inside = Path(tempfile.gettempdir()) / "flyball-demo-12345678" / _SOCKET
+    return "/tmp" if len(os.fsencode(inside)) > _SOCKET_MOST else None  # noqa: S108 - a folder of mkdtemp's in it
+
+
+def configuration(home: Path, folder: LadderFolder) -> str:
+    return CONFIG.format(
+        state=quoted(str(home / "state")),
+        socket=quoted(str(home / _SOCKET)),
+        ladder=quoted(folder.name),
+        path=quoted(str(folder.root.resolve())),
+    )
+
+
 @contextmanager
-def private_daemon(home: Path, folder: Path) -> Iterator[Client]:
-    """The real daemon with a configuration of its own, and a client on its socket. Raises ControlError."""
-    socket = home / "flyball.sock"
+def private_daemon(home: Path, folder: LadderFolder) -> Iterator[Client]:
+    """The real daemon with a configuration of its own, and a client on its socket. Raises ControlError, and
+    ConfigError or LadderError for what is to be corrected first."""
+    socket = home / _SOCKET
     config = home / "flyball.toml"
-    config.write_text(CONFIG.format(state=home / "state", socket=socket, ladder=LADDER, path=folder.resolve()))
+    config.write_text(configuration(home, folder), encoding="utf-8")
     log = home / "daemon.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -153,18 +202,25 @@ def wait_until_ready(client: Client, process: subprocess.Popen[bytes], log: Path
     end_s = time.monotonic() + _START_S
     while time.monotonic() < end_s:
         if process.poll() is not None:
-            raise ControlError(f"the daemon ended with exit code {process.returncode}:\n{log.read_text()}")
-        try:
-            ladders = client.status().ladders  # none until its accelerators have been looked for
-            if ladders and all(entry.status.state == "ready" for entry in ladders):
-                return
-        except ControlError:
-            pass  # not there yet
+            told = log.read_text(errors="replace").strip()
+            if process.returncode == EX_CONFIG:
+                raise ConfigError(told.removeprefix("error: "))
+            raise ControlError(f"the daemon ended with exit code {process.returncode}:\n{told}")
+        ladders: Sequence[LadderView] = ()  # none until its accelerators have been looked for
+        with suppress(ControlError):  # not there yet
+            ladders = client.status().ladders
+        failed = [f"{e.status.name}: {e.status.error}" for e in ladders if e.status.state == "failed"]
+        if failed:
+            raise LadderError("the ladder cannot be served here", failed)
+        if ladders and all(entry.status.state == "ready" for entry in ladders):
+            return
         time.sleep(0.05)
-    raise ControlError(f"the daemon was not ready within {_START_S:g} s:\n{log.read_text()}")
+    raise ControlError(f"the daemon was not ready within {_START_S:g} s:\n{log.read_text(errors='replace')}")
 
 
-def measure(client: Client, rungs: Sequence[str], line_up: Sequence[Picture], console: Console) -> tuple[float, float]:
+def measure(
+    client: Client, ladder: str, rungs: Sequence[str], line_up: Sequence[Picture], console: Console
+) -> tuple[float, float]:
     """Measures every rung; gives the limit (1.5 x the top rung's p95, in seconds) and the pace (pictures a second)."""
     p50_s: dict[str, float] = {}
     p95_s: dict[str, float] = {}
@@ -172,11 +228,11 @@ def measure(client: Client, rungs: Sequence[str], line_up: Sequence[Picture], co
     shares = {name: MEASURE_S / 2 if name == rungs[0] else MEASURE_S / 2 / max(1, len(rungs) - 1) for name in rungs}
     # Weakest first, so that the strongest is active, and warm, when the pictures begin to flow.
     for name in track(list(reversed(rungs)), "measuring the rungs", console=console, transient=True):
-        client.switch(LADDER, name, None)
+        client.switch(ladder, name, None)
         latencies: list[float] = []
         end_s = time.monotonic() + shares[name]
         while time.monotonic() < end_s or len(latencies) < 5:
-            sample = ask(client, LADDER, line_up[len(latencies) % len(line_up)])
+            sample = ask(client, ladder, line_up[len(latencies) % len(line_up)])
             if sample.error:
                 raise FlyballError(f"the rung {name} could not be measured: {sample.error}")
             latencies.append(sample.latency_s)
@@ -202,20 +258,22 @@ def set_limit(client: Client, home: Path, limit_s: float) -> None:
 def run(
     options: DemoOptions,
     client: Client,
+    ladder: str,
     rungs: Sequence[str],
     line_up: Sequence[Picture],
     limit_s: float,
     rate_hz: float,
     console: Console,
-) -> Report:
+) -> tuple[Report, Frame]:
     """Pictures flow; load comes after a fifth of the time and stays for a quarter of it."""
     burners = BURNERS_PER_CORE * (os.cpu_count() or 1) if options.burners is None else options.burners
     total_s = options.seconds - MEASURE_S
     load_from_s, load_until_s = 0.2 * total_s, 0.45 * total_s
     watcher = Client(client.socket_path)
-    stream = Stream(client, LADDER, line_up, rate_hz)
+    stream = Stream(client, ladder, line_up, rate_hz)
     started_s = time.monotonic()
     before = watcher.status()
+    spending = Spending(before)
     stream.start()
     load: ExitStack | None = None
     changes: dict[float, Decision] = {}  # the daemon's ring is bounded: what matters is collected on the way
@@ -228,8 +286,11 @@ def run(
             if load is not None and elapsed_s >= load_until_s:
                 load.close()
             phase = f"{burners} burners beside it" if load_from_s <= elapsed_s < load_until_s and burners else "calm"
-            recent = watcher.decisions(LADDER, limit=50)
+            stream.check()
+            recent = watcher.decisions(ladder, limit=50)
             changes.update({d.t_s: d for d in recent if d.t_s >= started_s and (d.source != d.target or d.error)})
+            now = watcher.status()
+            spending.add(now)
             frame = Frame(
                 elapsed_s=elapsed_s,
                 total_s=total_s,
@@ -237,31 +298,32 @@ def run(
                 limit_s=limit_s,
                 rungs=rungs,
                 samples=list(stream.samples),
-                now=watcher.status(),
+                now=now,
                 decisions=list(changes.values()),
+                joules=dict(spending.joules),
                 started_s=started_s,
             )
             if live is not None:
-                live.update(picture(frame), refresh=True)
+                live.update(picture(frame, console.height), refresh=True)
             else:
                 console.print(line(frame), soft_wrap=True)
             time.sleep(0.5 if live is not None else 1.0)
-    if options.svg is not None:
-        save_picture(frame, options.svg)
     stream.stop()
     after = watcher.status()
+    spending.add(after)
     watcher.close()
     energy_j = after.energy.joules - before.energy.joules if after.energy and before.energy else None
-    return report(
+    result = report(
         stream.samples,
         list(changes.values()),
         started_s,
         limit_s,
         rungs,
-        after.ladders[0].joules_per_inference,
+        spending.joules,
         energy_j,
         after.energy.scope if after.energy else "none",
     )
+    return result, frame
 
 
 def save_picture(frame: Frame, path: Path) -> None:
@@ -270,8 +332,11 @@ def save_picture(frame: Frame, path: Path) -> None:
     canvas.save_svg(str(path), title="flyball demo")
 
 
-def finish(result: Report, options: DemoOptions, console: Console) -> None:
+def finish(result: Report, frame: Frame, options: DemoOptions, console: Console) -> None:
     console.print(summary(result))
+    if options.svg is not None:
+        save_picture(frame, options.svg)
+        console.print(f"written: {options.svg}", soft_wrap=True)
     if options.json_file is not None:
         options.json_file.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
-        console.print(f"written: {options.json_file}")
+        console.print(f"written: {options.json_file}", soft_wrap=True)

@@ -79,10 +79,28 @@ class Stream(threading.Thread):
         due_s = time.monotonic()
         position = 0
         while not self._stop_asked.wait(max(0.0, due_s - time.monotonic())):
-            self.samples.append(ask(self._client, self._ladder, self._line[position % len(self._line)]))
+            self.samples.append(self._one(self._line[position % len(self._line)]))
             position += 1
             due_s = max(due_s + self._interval_s, time.monotonic())
 
+    def _one(self, picture: Picture) -> Sample:
+        started_s = time.monotonic()
+        try:
+            return ask(self._client, self._ladder, picture)
+        except Exception as error:
+            # The boundary of this thread: whatever went wrong is a request that failed, and the report says so. An end
+            # of the thread would look like no failure at all.
+            now_s = time.monotonic()
+            text = f"{type(error).__name__}: {error}"
+            return Sample(t_s=now_s, latency_s=now_s - started_s, rung="", right=False, error=text)
+
+    def check(self) -> None:
+        """Raises FlyballError when pictures do not flow although nobody asked for an end."""
+        if not self.is_alive() and not self._stop_asked.is_set():
+            raise FlyballError(f"the pictures stopped after {len(self.samples)} requests: the sending thread has ended")
+
     def stop(self) -> None:
+        """Raises FlyballError as `check` does."""
+        self.check()
         self._stop_asked.set()
         self.join()

@@ -12,7 +12,7 @@ from flyball.demo.report import Report
 def summary(result: Report) -> RenderableType:
     scope = "no power sensor, estimated" if result.power_scope == "estimated" else result.power_scope
     rungs = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("rung", "time", "images", "p50 ms", "p95 ms", "accuracy", f"J/inference ({scope})"):
+    for column in ("rung", "time", "images", "p50 ms", "p95 ms", "accuracy", f"gross J/inference ({scope})"):
         rungs.add_column(column, justify="left" if column == "rung" else "right")
     for name, entry in result.rungs.items():
         rungs.add_row(
@@ -30,7 +30,7 @@ def summary(result: Report) -> RenderableType:
     for switch in result.switches:
         switches.add_row(f"{switch.t:.1f}", switch.source, switch.target, switch.reason)
     failures = Text(str(result.failures), style="bold red" if result.failures else "bold green")
-    energy = "no energy figure" if result.energy_j is None else f"{result.energy_j:.1f} J ({scope})"
+    energy = "no energy figure" if result.energy_j is None else f"{result.energy_j:.1f} J gross ({scope})"
     head = Text.assemble(
         f"{result.requests} requests in {result.seconds:.0f} s, failed: ", failures,
         f", accuracy {_percent(result.accuracy)}, limit {result.latency_limit_ms:.1f} ms, {energy}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.console import Group, RenderableType
@@ -17,11 +17,13 @@ from flyball.ports import Decision, Reading
 _BARS = "▁▂▃▄▅▆▇█"
 _RECENT_S = 5.0
 _CHART_COLUMNS = 60
+_WIDTH = 100
+_LOW = 24  # lines; on a lower terminal the empty lines go, and the older reasons
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
-    """Everything that one picture shows."""
+    """Everything that one picture shows. `joules` are gross, by rung, since the pictures began to flow."""
 
     elapsed_s: float
     total_s: float
@@ -31,6 +33,7 @@ class Frame:
     samples: Sequence[Sample]
     now: Status
     decisions: Sequence[Decision]
+    joules: Mapping[str, float]
     started_s: float
 
     @property
@@ -82,16 +85,20 @@ def line(frame: Frame) -> str:
     )
 
 
-def picture(frame: Frame) -> RenderableType:
+def picture(frame: Frame, height: int = _LOW) -> RenderableType:
+    """What was decided and why stands above the figures: a terminal of few lines cuts off the end."""
+    low = height < _LOW
+    parts = [_rungs(frame), _reasons(frame, 2 if low else 5), _figures(frame), _chart(frame)]
+    gaps = parts if low else [part for one in parts for part in (one, Text())][:-1]
     return Panel(
-        Group(_rungs(frame), Text(), _figures(frame), Text(), _chart(frame), Text(), _reasons(frame)),
+        Group(*gaps),
         title=f"[bold]flyball demo[/]  {frame.elapsed_s:.0f} of {frame.total_s:.0f} s",
         subtitle=f"[bold]{frame.phase}[/]",
-        width=100,
+        width=_WIDTH,
     )
 
 
-def _rungs(frame: Frame) -> Text:
+def _rungs(frame: Frame) -> RenderableType:
     text = Text("rung      ")
     for name in frame.rungs:
         text.append(f" {name} ", style="bold black on green" if name == frame.active else "dim")
@@ -99,7 +106,7 @@ def _rungs(frame: Frame) -> Text:
     return text
 
 
-def _figures(frame: Frame) -> Table:
+def _figures(frame: Frame) -> RenderableType:
     p50_s, p95_s, p99_s, rate = latencies(frame)
     share = accuracy(frame.samples)
     cpu, free, heat = (reading(frame, q) for q in ("cpu_utilization", "memory_available", "temperature"))
@@ -117,13 +124,13 @@ def _figures(frame: Frame) -> Table:
         "memory free -" if free is None else f"memory free {free.value / (1 << 30):.1f} GiB",
         "no temperature sensor" if heat is None else f"{heat.value:.0f} °C",
     ]))  # fmt: skip
-    joules = frame.now.ladders[0].joules_per_inference.get(frame.active)
-    cost = "-" if joules is None else f"{joules:.3f} J/inference"
+    joules, answers = frame.joules.get(frame.active), sum(s.rung == frame.active for s in frame.samples)
+    cost = "-" if joules is None or not answers else f"{joules / answers:.3f} J/inference gross"
     table.add_row("energy", f"{watts(frame)}   {cost}")
     return table
 
 
-def _chart(frame: Frame) -> Text:
+def _chart(frame: Frame) -> RenderableType:
     """The slowest answer of every second or so, against the limit."""
     width_s = max(1.0, frame.total_s / _CHART_COLUMNS)
     columns: dict[int, float] = {}
@@ -142,8 +149,8 @@ def _chart(frame: Frame) -> Text:
     return text
 
 
-def _reasons(frame: Frame) -> Group:
-    changes = [d for d in frame.decisions if d.source != d.target or d.error][-5:]
+def _reasons(frame: Frame, most: int) -> RenderableType:
+    changes = [d for d in frame.decisions if d.source != d.target or d.error][-most:]
     lines: list[RenderableType] = [
         Text.assemble((f"{d.t_s - frame.started_s:6.1f} s ", "dim"), (f"{d.source} → {d.target}  ", "bold"), d.reason)
         for d in changes

@@ -6,7 +6,7 @@ folder -> LadderRunner -> started -> in the catalog;  the one it replaces is dra
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from flyball.clock import Clock
 from flyball.config import Engine, LadderSettings
@@ -18,6 +18,8 @@ from flyball.errors import NotFoundError, UnavailableError
 from flyball.events import Event, Events
 from flyball.ladder.manifest import LadderFolder
 
+_LOADS_AT_ONCE = 2  # more would only fight for the same cores
+
 
 class EngineCatalog:
     """Implements ports.Catalog."""
@@ -28,6 +30,7 @@ class EngineCatalog:
         self._clock = clock
         self._standby = Standby(int(config.standby_memory_mib * (1 << 20)))
         self._shares = Shares()
+        self._loading = asyncio.Semaphore(_LOADS_AT_ONCE)
         self._runners: dict[str, LadderRunner] = {}
         self._kinds: dict[str, frozenset[str]] = {}
 
@@ -55,8 +58,9 @@ class EngineCatalog:
         if old is None:
             self._runners[folder.name] = runner  # requests that come before its first rung is open wait for it
         try:
-            runner.limit_to(await self._accelerators(folder))
-            await runner.start(first)
+            async with self._loading:
+                runner.limit_to(await self._accelerators(folder))
+                await runner.start(first)
         except UnavailableError:
             if old is not None:
                 await runner.close()
@@ -68,6 +72,11 @@ class EngineCatalog:
         self._events.publish(
             Event(kind="ladder_loaded", t_s=self._clock.monotonic_s(), message=message, ladder=folder.name)
         )
+
+    def configure(self, settings: Mapping[str, LadderSettings]) -> None:
+        """After a reload: the cascade and the cache of every ladder as they are configured now."""
+        for name, runner in self._runners.items():
+            runner.configure(settings.get(name, DEFAULTS))
 
     async def remove(self, name: str) -> None:
         """Raises NotFoundError."""

@@ -40,11 +40,13 @@ class Ring:
 
     def pop_all(self) -> List[Entry]:
         """Everything signalled since the last call, oldest first; empty when nothing was and the eventfd does not
-        block."""
+        block. Raises OverflowError when the other side has gone wrong."""
         try:
             count = int.from_bytes(os.read(self.eventfd, 8), "little")
         except BlockingIOError:
             return []
+        if count > self._capacity:
+            raise OverflowError("{} entries in a ring of {}".format(count, self._capacity))
         entries = []
         for _ in range(count):
             at = self._offset + self._next % self._capacity * _ENTRY.size

@@ -58,9 +58,18 @@ class OpenedRung:
     rung ends with its last one."""
 
     def __init__(
-        self, ladder: str, rung: Rung, workers: Sequence[Worker], warmth: Warmth, limit_s: float, share: Share | None
+        self,
+        ladder: str,
+        rung: Rung,
+        workers: Sequence[Worker],
+        warmth: Warmth,
+        limit_s: float,
+        share: Share | None,
+        finite: bool,
     ) -> None:
+        """`finite`: whether its answers always are."""
         self.rung = rung
+        self._finite = finite
         self._ladder = ladder
         self._share = share
         self.workers = workers
@@ -107,7 +116,7 @@ class OpenedRung:
         """One canary run in every worker. Raises CanaryError, OpenError, WorkerError."""
         for worker in self.workers:
             if worker.alive():
-                _compare(worker, await worker.canary(timeout_s), expected, self.rung.precision)
+                _compare(worker, await worker.canary(timeout_s), expected, self.rung.precision, self._finite)
                 self.answered_s = time.monotonic()
 
     # ------------------------------------------------------------------------------------------------ dispatching
@@ -130,7 +139,7 @@ class OpenedRung:
                 return
             batch = [self._waiting.popleft()[0] for _ in range(min(self.rung.batch, len(self._waiting)))]
             turn = _Turn(self._share, self._ladder, len(batch))
-            worker.submit([Request(t.generation, t.slot, self._finisher(t, turn)) for t in batch], self._limit_s)
+            worker.submit([Request(t.generation, t.slot, self._finisher(t, turn)) for t in batch], self._hang_s())
         if self._share is not None:
             self._share.leave(self._ladder)
 
@@ -144,6 +153,11 @@ class OpenedRung:
         left_s = min(ticket.deadline_s for ticket, _ in self._waiting) - now_s
         run_s = self.pace.own_s * self.rung.batch  # at most: what a full batch gains is not known before
         return min(oldest_s + self.rung.batch_delay_ms / 1000 - now_s, left_s / 2 - run_s)
+
+    def _hang_s(self) -> float:
+        """Half of the longest limit, so that a request in a worker that hangs has time left for another one; more where
+        answers take long."""
+        return min(self._limit_s, max(self._limit_s / 2, 30 * self.pace.own_s * self.rung.batch))
 
     def _on_timer(self) -> None:
         self._timer = None
@@ -188,8 +202,9 @@ async def open_rung(
         spin=config.wake == "poll",
         settle={"nice": config.worker_nice, "cpus": list(config.worker_cpus)},
     )
+    finite = folder.manifest.ladder.task != "tensor"
     starting = [
-        asyncio.create_task(_start(opening, slots, config.load_timeout_s, expected, rung.precision))
+        asyncio.create_task(_start(opening, slots, config.load_timeout_s, expected, rung.precision, finite))
         for _ in range(rung.instances)
     ]
     try:
@@ -202,24 +217,24 @@ async def open_rung(
                 await result[0].stop(0)
         raise
     workers = [worker for worker, _ in started]
-    return OpenedRung(folder.name, rung, workers, started[0][1], config.request_timeout_s, share)
+    return OpenedRung(folder.name, rung, workers, started[0][1], config.request_timeout_s, share, finite)
 
 
 async def _start(
-    opening: Opening, slots: SlotPool, timeout_s: float, expected: Sample, precision: str
+    opening: Opening, slots: SlotPool, timeout_s: float, expected: Sample, precision: str, finite: bool
 ) -> tuple[Worker, Warmth]:
     worker = await Worker.start(opening, slots, timeout_s)
     try:
         warmth = await worker.warm(WARM_RUNS, WARM_SECONDS, timeout_s)
-        _compare(worker, warmth.sample, expected, precision)
+        _compare(worker, warmth.sample, expected, precision, finite)
     except BaseException:
         await worker.stop(0)
         raise
     return worker, warmth
 
 
-def _compare(worker: Worker, found: Sample, expected: Sample, precision: str) -> None:
-    problem = wrong(found, expected, precision)
+def _compare(worker: Worker, found: Sample, expected: Sample, precision: str, finite: bool) -> None:
+    problem = wrong(found, expected, precision, finite)
     if problem:
         raise CanaryError(f"{worker.label}: {problem}")
 
@@ -236,7 +251,7 @@ def plan(folder: LadderFolder, rung: Rung) -> dict[str, object]:
         "task": ladder.task,
         "inputs": msgspec.to_builtins(interface.inputs),
         "outputs": msgspec.to_builtins(interface.outputs),
-        "labels": str(folder.root / ladder.labels) if ladder.labels else "",
+        "labels": list(folder.labels),
         "top_k": folder.top_k() if ladder.labels else 0,
         "max_pixels": ladder.max_pixels,
         "pre": msgspec.to_builtins(rung.pre),

@@ -150,7 +150,8 @@ class _Prepared(NamedTuple):
 
     @property
     def rows(self) -> int:
-        return int(next(iter(self.tensors.values())).shape[0])
+        shape = next(iter(self.tensors.values())).shape
+        return int(shape[0]) if shape else 1
 
 
 def _alike(ready: List[_Prepared]) -> List[List[_Prepared]]:

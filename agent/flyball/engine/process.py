@@ -9,6 +9,7 @@ pipe and a pidfd. A worker ends in exactly one way, `exited`, and every request 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -105,7 +106,8 @@ class Worker:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         fds = [theirs.fileno(), *(channel.fds() if channel else ()), *([slots.fd] if slots else [])]
-        with theirs:
+        with theirs, contextlib.ExitStack() as undo:
+            undo.callback(ours.close)
             process = subprocess.Popen(
                 [sys.executable, "-m", "flyball.engine.worker", str(theirs.fileno()), str(os.getpid())],
                 stdin=subprocess.DEVNULL,
@@ -115,6 +117,7 @@ class Worker:
                 start_new_session=True,  # a terminal's Ctrl-C reaches the daemon alone
                 env={**os.environ, **_WORKER_ENVIRONMENT},
             )
+            undo.pop_all()
         worker = cls(label, process, ours)
         worker._channel = channel
         if channel is not None:
@@ -128,7 +131,12 @@ class Worker:
         """A worker with `opening` opened in it. Raises OpenError (the backend refused), WorkerError (it died or
         took longer than `timeout_s`); the process is then gone."""
         channel = _new_channel(slots.count, opening) if slots is not None else None
-        worker = cls.spawn(opening.label, channel, slots)
+        try:
+            worker = cls.spawn(opening.label, channel, slots)
+        except OSError as error:  # no more descriptors, processes or memory
+            if channel is not None:
+                channel.close()
+            raise WorkerError(f"{opening.label}: no worker could be started: {error.strerror}") from error
         message: Message = {
             "op": "open",
             "backend": opening.backend,
@@ -239,7 +247,12 @@ class Worker:
     def _on_replies(self) -> None:
         assert self._channel is not None
         self._progress_s = self._loop.time()
-        answered = [self._pending.pop(generation) for generation, _ in self._channel.replies.pop_all()]
+        try:
+            answered = [self._pending.pop(generation) for generation, _ in self._channel.replies.pop_all()]
+        except (KeyError, OverflowError):
+            log.error("%s: the worker signalled answers that nobody had asked for and is killed", self.label)
+            self.kill("protocol")
+            return
         for _, lane in answered:
             self._in_lane[lane] -= 1
             if not self._in_lane[lane]:

@@ -36,6 +36,8 @@ class SlotQueue:
         self._limit = limit
         self._slots = slots
         self._numbers = itertools.count()
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     def pending(self) -> int:
         """Requests that hold a slot or wait for one."""
@@ -47,6 +49,7 @@ class SlotQueue:
 
     async def take(self, urgency: Urgency) -> int:
         """Raises QueueFullError, DeadlineError."""
+        self._idle.clear()
         if self._free:
             return self._free.pop()
         if len(self._waiting) >= self._limit:
@@ -73,6 +76,12 @@ class SlotQueue:
                 future.set_result(slot)
                 return
         self._free.append(slot)
+        if len(self._free) == self._slots:
+            self._idle.set()
+
+    async def drained(self) -> None:
+        """Until no request holds a slot or waits for one."""
+        await self._idle.wait()
 
     def _make_room(self, urgency: Urgency) -> None:
         """A full queue gives up its last one for a request of higher priority, never for one that only has less time.

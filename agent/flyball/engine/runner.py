@@ -9,6 +9,7 @@ switch.py's concern.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import Collection, Sequence
 from typing import Literal
@@ -86,7 +87,8 @@ class LadderRunner:
             folder, config, self._slots, self._book, self._tally, standby, shares or Shares(), events, clock
         )
         self._watch = Watch(self._switch, self._book, config, self._forget)
-        self._shortcuts = Shortcuts(folder, settings, config, self._switch, self._counted, clock)
+        self._settings = settings
+        self._shortcuts = self._shortcuts_of(settings)
 
     @property
     def name(self) -> str:
@@ -116,7 +118,22 @@ class LadderRunner:
         """Once a second or so: looks after the workers."""
         self._watch.tend()
 
+    def configure(self, settings: LadderSettings) -> None:
+        """Other settings for the cascade and the cache; answers kept so far are forgotten where these changed."""
+        if (settings.cache, settings.cascade) == (self._settings.cache, self._settings.cascade):
+            return
+        self._settings = settings
+        old, self._shortcuts = self._shortcuts, self._shortcuts_of(settings)
+        old.close()
+
+    def _shortcuts_of(self, settings: LadderSettings) -> Shortcuts:
+        return Shortcuts(self.folder, settings, self._config, self._switch, self._counted, self._clock)
+
     async def close(self) -> None:
+        """Requests that are with this ladder, in slots or waiting, are answered first."""
+        if self._switch.active is not None:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._queue.drained(), self._config.drain_timeout_s)
         self._watch.close()
         self._shortcuts.close()
         await self._switch.close()
@@ -235,7 +252,14 @@ class LadderRunner:
 
     async def _target(self, rung: str | None, deadline_s: float) -> OpenedRung:
         if rung is not None:
-            return await self._switch.lend(rung)
+            left_s = max(0.0, deadline_s - self._clock.monotonic_s())
+            # Opening a rung goes on for whoever asks next; this caller waits for it no longer than he said.
+            opening = asyncio.ensure_future(self._switch.lend(rung))
+            try:
+                return await asyncio.wait_for(asyncio.shield(opening), left_s)
+            except asyncio.TimeoutError:
+                opening.add_done_callback(_look_at)
+                raise DeadlineError(f"ladder {self.name}: the rung {rung} was not open in time") from None
         if self._switch.active is not None:
             return self._switch.active
         return await self._switch.answering(max(0.0, deadline_s - self._clock.monotonic_s()))
@@ -327,6 +351,12 @@ class LadderRunner:
 def _slots_for(rung: Rung, lanes: int) -> int:
     """Enough for a batch in every lane, and for the next one to gather meanwhile."""
     return rung.instances * (lanes if rung.batch == 1 else rung.batch * max(2, lanes))
+
+
+def _look_at(opening: asyncio.Future[OpenedRung]) -> None:
+    """Its error has been reported where the rung was opened; nobody else waits for it."""
+    if not opening.cancelled():
+        opening.exception()
 
 
 def _finished(future: asyncio.Future[Outcome]) -> bool:

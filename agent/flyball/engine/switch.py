@@ -108,12 +108,13 @@ class Switch:
         """Makes `name` the active rung. Raises NotFoundError, WorkerError, LadderError; then nothing has changed."""
         rung = self._usable(name)
         async with self._lock:
+            self._refuse_when_closing()
             old = self.active
             if old is not None and old.rung.name == name:
                 self.wanted = name
                 return SwitchReport(ladder=self._folder.name, source=name, target=name, open_s=0, warm_s=0, gap_s=0)
             started_s = self._clock.monotonic_s()
-            opened = self._standby.take(self._folder.name, name)
+            opened = self._standby.take(self, name)
             gap_s = 0.0
             if opened is None and old is not None and self._too_little_memory(rung):
                 await self._vacate(old)
@@ -154,11 +155,16 @@ class Switch:
                 why = self._book.why_not(name)
                 raise WorkerError(f"ladder {self._folder.name}, rung {name}: tried again in {rest_s:.0f} s: {why}")
             async with self._lock:
+                self._refuse_when_closing()
                 opened = self._open_already(name)
                 if opened is None:
+                    if self._too_little_memory(rung):
+                        raise UnavailableError(
+                            f"ladder {self._folder.name}: too little memory to open the rung {name} beside what is open"
+                        )
                     opened = await self._open(rung)
                     self._book.opened(opened, "standby")
-                    leaving = self._standby.keep(self._folder.name, opened, self._distance)
+                    leaving = self._standby.keep(self, opened, self._distance)
                     await self._close(leaving)
                     if opened in leaving:
                         raise UnavailableError(
@@ -174,14 +180,14 @@ class Switch:
             return ()
         below = names[names.index(self.active.rung.name) + 1 :]
         return sorted(
-            (o for o in self._standby.of(self._folder.name) if o.rung.name in below),
+            (o for o in self._standby.of(self) if o.rung.name in below),
             key=lambda o: names.index(o.rung.name),
         )
 
     def opened(self) -> Sequence[OpenedRung]:
         """The active rung and those on standby."""
         active = [self.active] if self.active is not None else []
-        return [*active, *self._standby.of(self._folder.name)]
+        return [*active, *self._standby.of(self)]
 
     async def answering(self, timeout_s: float) -> OpenedRung:
         """The active rung; waits for one while the ladder is between two. Raises UnavailableError."""
@@ -202,7 +208,7 @@ class Switch:
         async with self._lock:
             active, self.active = self.active, None
             self._changed.set()
-            leaving = self._standby.take_all(self._folder.name)
+            leaving = self._standby.take_all(self)
             if active is not None:
                 leaving.append(active)
             await self._close(leaving)
@@ -213,6 +219,11 @@ class Switch:
         while self.active is None and not self.error and not self._closing:
             self._changed.clear()
             await self._changed.wait()
+
+    def _refuse_when_closing(self) -> None:
+        """Raises UnavailableError."""
+        if self._closing:
+            raise UnavailableError(f"ladder {self._folder.name} cannot answer now: it is being unloaded")
 
     def _usable(self, name: str) -> Rung:
         rung = self._folder.rung(name)
@@ -226,13 +237,17 @@ class Switch:
     def _open_already(self, name: str) -> OpenedRung | None:
         if self.active is not None and self.active.rung.name == name:
             return self.active
-        return self._standby.find(self._folder.name, name)
+        return self._standby.find(self, name)
 
     async def _open(self, rung: Rung) -> OpenedRung:
         try:
             expected = self._book.expected(rung.name)
             share = self._shares.of(self._book.kind(rung))
             opened = await open_rung(self._folder, rung, self._config, self._slots, expected, share)
+        except OSError as error:
+            # No more descriptors, processes or memory: the machine's trouble, which may pass.
+            self._book.refused(rung, str(error))
+            raise WorkerError(f"{self._folder.name}/{rung.name} could not be opened: {error}") from error
         except FlyballError as error:
             self._book.refused(rung, str(error))
             self._tell("rung_failed", f"{self._folder.name}/{rung.name} could not be opened: {error}", "error")
@@ -254,7 +269,7 @@ class Switch:
                 return opened
             except (WorkerError, LadderError) as error:
                 errors.append(str(error))
-        self.error = "no rung could be opened: " + "; ".join(errors)
+        self.error = "no rung could be opened: " + ("; ".join(errors) or "there is no other")
         self._changed.set()
         raise UnavailableError(f"ladder {self._folder.name}: {self.error}")
 
@@ -266,15 +281,16 @@ class Switch:
 
     async def _retire(self, old: OpenedRung) -> None:
         """The old rung finishes what it has and goes on standby as far as the budget allows."""
-        if not old.alive():
+        if not old.alive() or self._closing:
+            await self._close([old])
             return
         self._book.opened(old, "standby")
-        await self._close(self._standby.keep(self._folder.name, old, self._distance))
+        await self._close(self._standby.keep(self, old, self._distance))
 
     async def _vacate(self, old: OpenedRung) -> None:
         self.active = None
         self._changed.clear()
-        await self._close([*self._standby.take_all(self._folder.name), old])
+        await self._close([*self._standby.take_all(self), old])
 
     async def _close(self, leaving: Iterable[OpenedRung]) -> None:
         for opened in leaving:
@@ -319,12 +335,12 @@ class Switch:
             self._spawn(self._restore(opened.rung))
             return
         self.active = None
-        rest = self._standby.of(self._folder.name)
+        rest = self._standby.of(self)
         if rest:
             names = [r.name for r in self._folder.manifest.rung]
             at = names.index(opened.rung.name)
             nearest = min(rest, key=lambda o: (o.rung.name != opened.rung.twin, abs(names.index(o.rung.name) - at)))
-            taken = self._standby.take(self._folder.name, nearest.rung.name)
+            taken = self._standby.take(self, nearest.rung.name)
             if taken is not None:
                 self._seat(taken)
         self._spawn(self._recover(opened.rung, looping))
@@ -359,7 +375,7 @@ class Switch:
                 except (WorkerError, LadderError):
                     continue  # reported, and the book says how long to rest
                 self._book.opened(opened, "standby")
-                await self._close(self._standby.keep(self._folder.name, opened, self._distance))
+                await self._close(self._standby.keep(self, opened, self._distance))
                 return
 
     async def _recover(self, lost: Rung, looping: bool) -> None:
@@ -397,6 +413,7 @@ class Switch:
         try:
             await self._open_one_of(order)
         except UnavailableError as error:
+            self.error = "; ".join(filter(None, [f"{lost.name}: {self._book.why_not(lost.name)}", self.error]))
             log.error("%s", error)
 
     def _tell(self, kind: str, message: str, severity: str) -> None:

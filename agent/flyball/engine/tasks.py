@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import struct
-from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple
 
 import numpy as np
@@ -25,6 +24,7 @@ from flyball_kernels.resize import resize
 from flyball_kernels.softmax import softmax
 from flyball_kernels.top_k import top_k
 
+_CROP_MAX = 64  # times the size of the cut: a picture of that aspect ratio is no picture
 Array = Any  # numpy.ndarray; its typing differs between the NumPy versions of Python 3.8 and of today
 Plan = Mapping[str, Any]
 Outputs = List[Tuple[str, Tuple[int, ...], memoryview]]
@@ -55,7 +55,7 @@ class ImageTask:
         self._output = _named(plan["output"], signature.outputs, "output")
         self._pre = [_pre_step(step) for step in plan["pre"]]
         self._post = [_value_step(step) for step in plan["post"]]
-        self._labels = [_bytes_element(line) for line in _lines(plan["labels"])]
+        self._labels = [_bytes_element(label) for label in plan["labels"]]
         self._top_k = plan["top_k"]
         self._max_pixels = plan["max_pixels"]
 
@@ -124,7 +124,7 @@ class TensorTask:
                     value = step(value)
             except ValueError as error:
                 raise BadRequest("input {!r}: {}".format(lane.public, error)) from error
-            tensors[lane.own] = np.ascontiguousarray(value)
+            tensors[lane.own] = np.require(value, requirements="C")  # ascontiguousarray would give a scalar a size
         return tensors
 
     def after(self, answer: Mapping[str, Array]) -> Outputs:
@@ -138,7 +138,7 @@ class TensorTask:
                     "output {!r}: the ladder declares {} but the rung gives {}: add a `cast`, `quantize` or "
                     "`dequantize` step to `post`".format(lane.public, lane.datatype, value.dtype.name)
                 )
-            outputs.append((lane.datatype, value.shape, _raw(np.ascontiguousarray(value))))
+            outputs.append((lane.datatype, value.shape, _raw(np.require(value, requirements="C"))))
         return outputs
 
     def canary(self) -> List[SlotTensor]:
@@ -174,8 +174,24 @@ class _Lane:
                     )
                 )
             self.own = known[0]
+        _check_shape(side, self.public, self.shape, next(t for t in own if t.name == self.own))
         mine = [s for s in steps if s["step"] != "rename" and (s.get("tensor") or self.public) == self.public]
         self.steps = [_value_step(s) for s in mine]
+
+
+def _check_shape(side: str, public: str, shape: Tuple[int, ...], own: TensorSpec) -> None:
+    """What the ladder promises its callers, the artifact must take. No step of tensors changes a shape. Raises
+    PlanError."""
+    fits = len(shape) == len(own.shape) and all(
+        theirs < 0 or ours == theirs
+        for ours, theirs in zip(shape, own.shape)  # noqa: B905 - strict= is Python 3.10
+    )
+    if not fits:
+        raise PlanError(
+            "{} {!r}: the ladder declares the shape {}, but the artifact's {!r} has {}".format(
+                side, public, list(shape), own.name, list(own.shape)
+            )
+        )
 
 
 def _pre_step(step: Plan) -> Callable[[Array], Array]:
@@ -200,6 +216,13 @@ def _resize_step(step: Plan) -> Callable[[Array], Array]:
         def crop(image: Array) -> Array:
             scale = max(height / image.shape[0], width / image.shape[1])
             tall, wide = (max(height, round(image.shape[0] * scale)), max(width, round(image.shape[1] * scale)))
+            if tall * wide > _CROP_MAX * height * width:
+                # Its middle at this scale is less than a pixel of it.
+                raise BadRequest(
+                    "input 'image': {} x {} pixels are too long and thin to be cut to {} x {}".format(
+                        image.shape[1], image.shape[0], width, height
+                    )
+                )
             return center_crop(resize(image, tall, wide, method), height, width)
 
         return crop
@@ -233,10 +256,6 @@ def _named(name: str, tensors: Sequence[TensorSpec], side: str) -> TensorSpec:
     raise PlanError("the artifact's {}s are {}: name one of them with the rung's key `{}`".format(side, known, side))
 
 
-def _lines(path: str) -> List[str]:
-    return Path(path).read_text(encoding="utf-8").splitlines()
-
-
 def _bytes_element(text: str) -> bytes:
     data = text.encode("utf-8")
     return struct.pack("<I", len(data)) + data
@@ -262,7 +281,7 @@ def _decode(data: memoryview, max_pixels: int) -> Array:
                         image.width, image.height, max_pixels
                     )
                 )
-            return np.asarray(image.convert("RGB"))
+            return _rgb(image)
     except BadRequest:
         raise
     except Exception as error:
@@ -274,6 +293,18 @@ def _decode(data: memoryview, max_pixels: int) -> Array:
                 len(data), why, ", ".join(IMAGE_FORMATS)
             )
         ) from error
+
+
+def _rgb(image: Any) -> Array:
+    """UINT8 [h, w, 3]. Pillow would cut grey values of more than 8 bits off at 255: a picture all white."""
+    if image.mode.startswith("I;16"):
+        grey = (np.asarray(image) >> 8).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.mode in ("I", "F"):
+        raise BadRequest(
+            "input 'image': grey values of 32 bits have no known range; send 8 or 16 bits (mode {})".format(image.mode)
+        )
+    return np.asarray(image.convert("RGB"))
 
 
 def _raw(array: Array) -> memoryview:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from flyball.config import Governor as Rules
 from flyball.governor.constraints import Check, duration, mebibytes, milliseconds
 from flyball.governor.state import Grounds, Left, State
-from flyball.governor.values import Limits, Rung, View
+from flyball.governor.values import HARD, Limits, Rung, View
 from flyball.ports import Candidate
 
 CLEARLY = 0.75  # of the level at the breach: utilization wobbles by 10 to 15 % from second to second
@@ -102,6 +102,33 @@ def stronger(above: Sequence[Outlook]) -> Outlook | None:
     return allowed[-1] if allowed else None
 
 
+def left_for_hard(above: Sequence[Outlook], state: State) -> Outlook | None:
+    """The nearest rung above that was left for heat or memory and whose latency is remembered: what says whether it
+    may be tried again does not rest on answers."""
+    for outlook in reversed(above):
+        left = state.left.get(outlook.rung.name)
+        if not outlook.barred and left is not None and left.cause in HARD and outlook.rung.name in state.calm:
+            return outlook
+    return None
+
+
+def against_pin(
+    view: View, active: Rung, wanted: Rung, limits: Limits, rules: Rules, state: State, checks: Sequence[Check]
+) -> str:
+    """Which limit of temperature or memory forbids the change to a stronger rung that somebody asks for; the text
+    begins with its name. A rung that such a limit made it leave needs the same ease as a climb by itself."""
+    if view.rungs.index(wanted) >= view.rungs.index(active):
+        return ""
+    hard = [c for c in checks if c.constraint in HARD]
+    broken = [f"{c.constraint}: {c.text}" for c in hard if c.broken]
+    lost = [f"{loss.constraint}: {loss.text()}" for loss in state.lost(view.seen, checks)]
+    against = (*broken, *lost, _too_big(view, wanted, limits, rules))
+    left = state.left.get(wanted.name)
+    if left is not None and left.cause in HARD:
+        against = (*against, _too_hot(view, limits, rules), _held(view, left)[1])
+    return next((text for text in against if text), "")
+
+
 def below_floor(rung: Rung, floor: float | None) -> str:
     """Why the ladder's accuracy floor forbids the rung; empty when it does not. A rung whose accuracy is not stated is
     not below: the floor is about figures."""
@@ -118,10 +145,17 @@ def _active(view: View, rung: Rung, broken: Sequence[Check]) -> Outlook:
 
 def _barred(view: View, rung: Rung, state: State) -> str:
     if not rung.usable:
+        return unavailable(view, rung, state)
+    return below_floor(rung, view.accuracy_floor) or unavailable(view, rung, state)
+
+
+def unavailable(view: View, rung: Rung, state: State) -> str:
+    """Why the rung cannot be had now, whoever asks for it; empty when it can."""
+    if not rung.usable:
         return rung.error or "it cannot run on this machine"
-    floor = below_floor(rung, view.accuracy_floor)
-    if floor:
-        return floor
+    if rung.leave_alone_s > 0:
+        why = rung.error or "no reason given"
+        return f"it failed ({why}); the engine asks to leave it alone for another {duration(rung.leave_alone_s)}"
     rest = state.rests.get(rung.name)
     if rest is not None and rest.until_s > view.now_s:
         wait = duration(rest.until_s - view.now_s)

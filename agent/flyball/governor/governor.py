@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -18,11 +17,12 @@ import msgspec
 
 from flyball.clock import Clock
 from flyball.config import Config
-from flyball.errors import FlyballError, NotFoundError, RequestError, WorkerError
+from flyball.errors import FlyballError
 from flyball.events import Event, Events
-from flyball.governor.constraints import check, duration
+from flyball.governor import pins
+from flyball.governor.constraints import check
 from flyball.governor.journal import Entry, Journal
-from flyball.governor.policy import choose
+from flyball.governor.policy import against, choose
 from flyball.governor.state import State
 from flyball.governor.survey import survey
 from flyball.governor.values import Limits, Observation, View
@@ -84,7 +84,7 @@ class Governor:
         """New limits, modes and pins take effect at the next period; what was learnt is kept."""
         before, self._config = self._config, config
         for (name, _), governed in self._governed.items():
-            old, new = _pinned_rung(before, name), _pinned_rung(config, name)
+            old, new = pins.configured(before, name), pins.configured(config, name)
             if new != old:
                 self._pin_as_configured(name, governed, new)
 
@@ -93,28 +93,31 @@ class Governor:
 
     def pins(self) -> Sequence[Pin]:
         now_s = self._clock.monotonic_s()
-        pins = [g.state.pin for g in self._governed.values()]
-        return tuple(p for p in pins if p is not None and (p.until_s is None or p.until_s > now_s))
+        held = [g.state.pin for g in self._governed.values()]
+        return tuple(p for p in held if p is not None and (p.until_s is None or p.until_s > now_s))
 
     # ------------------------------------------------------------------------------------------------ steering
 
-    async def pin(self, ladder: str, rung: str, for_s: float | None) -> SwitchReport | None:
-        """Also raises RequestError for a time that is no time. A pin that cannot be had changes nothing."""
+    async def pin(self, ladder: str, rung: str, for_s: float | None, force: bool = False) -> SwitchReport | None:
+        """A pin that cannot be had changes nothing; one that a limit of temperature or memory stands against is kept,
+        and its rung taken once that allows it."""
         target = self._catalog.get(ladder)
-        if for_s is not None and not (math.isfinite(for_s) and for_s > 0):
-            raise RequestError(f"for_s: expected more than 0 seconds, or none for no limit, found {for_s}")
-        _check_rung(target, rung)
+        pins.check_time(for_s)
+        pins.check_rung(target, rung)
         governed = self._of(target)
         async with governed.change:
             source, report = target.status().active, None
-            if source != rung:
+            held_back = "" if force else self._against(target, governed, rung)
+            if source != rung and not held_back:
                 report = await target.switch(rung, "pin")
             now_s = self._clock.monotonic_s()
-            pin = Pin(ladder=ladder, rung=rung, until_s=None if for_s is None else now_s + for_s)
-            if report is None and governed.state.pin == pin:
+            pin = Pin(ladder=ladder, rung=rung, until_s=None if for_s is None else now_s + for_s, force=force)
+            if source == rung and governed.state.pin == pin:
                 return None
-            decision = self._order(ladder, source or "", rung, f"held at {rung} {_until(for_s)}, as asked for")
-            if report is not None:
+            decision = self._order(ladder, source or "", rung, f"held at {rung} {pins.until(for_s)}, as asked for")
+            if held_back:
+                decision, report = pins.put_off(decision, held_back)
+            elif report is not None:
                 governed.state = governed.state.moved(decision, Observation(), self._config.governor, now_s)
             governed.state = replace(governed.state, pin=pin)
         self._journal(ladder).keep(Entry(decision=decision), steady=1)
@@ -191,7 +194,7 @@ class Governor:
         governed = self._governed.get(key)
         if governed is None:
             governed = self._governed[key] = _Governed()
-            pinned = _pinned_rung(self._config, ladder.name)
+            pinned = pins.configured(self._config, ladder.name)
             if pinned:
                 self._pin_as_configured(ladder.name, governed, pinned)
         return governed
@@ -203,7 +206,7 @@ class Governor:
                 self._tell("unpin", name, f"{name} is no longer pinned in the configuration: the governor chooses")
             return
         try:
-            _check_rung(self._catalog.get(name), rung)
+            pins.check_rung(self._catalog.get(name), rung)
         except FlyballError as error:
             self._tell("pin", name, f"[ladder.{name}] rung is left aside: {error}", severity="error")
             return
@@ -225,6 +228,10 @@ class Governor:
         floor = self._floor(ladder.name)
         return survey(ladder, self._readings, floor, self._config.governor, governed.state, self._clock)
 
+    def _against(self, ladder: Ladder, governed: _Governed, rung: str) -> str:
+        view = self._look(ladder, governed)
+        return against(view, self._limits(ladder.name), self._config.governor, governed.state, rung)
+
     def _limits(self, ladder: str) -> Limits:
         return Limits.of(self._config, ladder)
 
@@ -233,7 +240,7 @@ class Governor:
     def _keep(self, ladder: Ladder, decision: Decision, view: View, governed: _Governed) -> None:
         rules = self._config.governor
         checks = check(view.seen, self._limits(ladder.name), rules)
-        lost = ",".join(c.constraint for c in governed.state.lost(checks))
+        lost = ",".join(loss.name() for loss in governed.state.lost(view.seen, checks))
         health = f"{ladder.status().state} {lost}".strip()
         steady = max(rules.up_windows, rules.of_windows)
         if not self._journal(ladder.name).keep(Entry(decision=decision, health=health), steady):
@@ -291,21 +298,3 @@ class Governor:
 
 def _finish(governed: _Governed) -> None:
     governed.acting = None
-
-
-def _pinned_rung(config: Config, ladder: str) -> str:
-    return config.ladder[ladder].rung if ladder in config.ladder else ""
-
-
-def _check_rung(ladder: Ladder, rung: str) -> None:
-    """Raises NotFoundError, WorkerError."""
-    rungs = {r.name: r for r in ladder.status().rungs}
-    if rung not in rungs:
-        raise NotFoundError(f"ladder {ladder.name} has no rung {rung!r} (it has: {', '.join(rungs)})")
-    if rungs[rung].state == "no-accelerator":
-        why = rungs[rung].error or "no accelerator for it is present"
-        raise WorkerError(f"ladder {ladder.name}, rung {rung}: {why}")
-
-
-def _until(for_s: float | None) -> str:
-    return "until released" if for_s is None else f"for {duration(for_s)}"

@@ -7,17 +7,19 @@ Everything that outlives a decision is here. Frozen: every step returns a new va
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from flyball.config import Governor as Rules
 from flyball.governor.constraints import Check
-from flyball.governor.values import Constraint, Observation, View
+from flyball.governor.sources import Loss, Source, losses, sources
+from flyball.governor.values import HARD, Constraint, Observation, View
 from flyball.ports import Decision, Pin
 
 CLIMBS_PER_HOUR = 30  # whatever the load does: every change of rung costs the opening of one
 HOUR_S = 3600.0
+FLAG_S = 60.0  # a breach before a longer silence says nothing of now; one answer in half a minute is still judged
 
 # Why a climb was thought safe: never left, the load had fallen, or the wait was over and it is a try.
 Grounds = Literal["", "free", "load", "wait"]
@@ -59,15 +61,20 @@ class Rest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """`since_s` is when `active` became so. `flags` holds, newest last, whether a limit was broken in the last
-    periods in which that was known. `streak` counts the periods in a row in which a climb to `streak_for` looked
-    safe, on `grounds`; `entered` are the grounds on which the active rung was climbed to ("" when it was not)."""
+    """`since_s` is when `active` became so. `flags` holds, newest last, when it could be told whether a limit was
+    broken, and whether it was: of the last periods, and none that is too old. `sensed` is when the readings that the
+    limits rest on were last there. `kept_s` is since when a limit has held without a break on the active rung,
+    `proven` the last rung on which it did for a whole trial. `streak` counts the periods in a row in which a climb to
+    `streak_for` looked safe, on `grounds`; `entered` are the grounds on which the active rung was climbed to ("" when
+    it was not)."""
 
     active: str = ""
     since_s: float = 0.0
     looked_s: float | None = None
-    flags: Mapping[Constraint, tuple[bool, ...]] = field(default_factory=dict)
-    sensed: frozenset[Constraint] = frozenset()  # limits whose sensor has been seen working
+    flags: Mapping[Constraint, tuple[tuple[float, bool], ...]] = field(default_factory=dict)
+    sensed: Mapping[Source, float] = field(default_factory=dict)
+    kept_s: Mapping[Constraint, float] = field(default_factory=dict)
+    proven: Mapping[Constraint, str] = field(default_factory=dict)
     streak: int = 0
     streak_for: str = ""
     grounds: Grounds = ""
@@ -94,33 +101,30 @@ class State:
 
     def noted(self, view: View, checks: tuple[Check, ...], rules: Rules) -> State:
         """Takes in which limits are broken now, and what that says about the rungs that were left."""
-        flags = {
-            c.constraint: self.flags.get(c.constraint, ())
-            if c.broken is None
-            else (*self.flags.get(c.constraint, ()), c.broken)[-rules.of_windows :]
-            for c in checks
-        }
+        state = replace(self, sensed={**self.sensed, **dict.fromkeys(sources(view.seen), view.now_s)})
+        lost = {loss.constraint for loss in state.lost(view.seen, checks)}
         left = {name: _levelled(gone, view, rules) for name, gone in self.left.items()}
         mine = left.get(self.active)
-        in_order = not any(c.broken for c in checks)
+        in_order = not any(c.broken for c in checks) and (mine is None or mine.cause not in lost)
         if mine is not None and in_order and view.now_s - self.since_s >= trial_s(mine.cause, mine, rules):
             del left[self.active]  # it has held its limits for long enough
-        known = frozenset(c.constraint for c in checks if c.broken is not None and c.constraint != "latency")
         late = any(c.broken for c in checks if c.constraint == "latency")
+        kept_s, proven = self._proving(view, checks, lost, rules)
         return replace(
-            self,
-            flags=flags,
+            state,
+            flags={c.constraint: self._flagged(c, view.now_s, rules) for c in checks},
             left=left,
-            sensed=self.sensed | known,
+            kept_s=kept_s,
+            proven=proven,
             calm=self.calm if late else self._calmest(view.seen.p95_s),
         )
 
-    def lost(self, checks: tuple[Check, ...]) -> tuple[Check, ...]:
-        """The limits whose sensor worked once and does not now."""
-        return tuple(c for c in checks if c.broken is None and c.constraint in self.sensed)
+    def lost(self, seen: Observation, checks: Sequence[Check]) -> tuple[Loss, ...]:
+        """The readings that were there once and are not now, of the limits that are set."""
+        return losses(self.sensed, seen, frozenset(c.constraint for c in checks))
 
     def breaches(self, constraint: Constraint) -> int:
-        return sum(self.flags.get(constraint, ()))
+        return sum(broken for _, broken in self.flags.get(constraint, ()))
 
     def climbing(self, rung: str, grounds: Grounds, safe: bool) -> State:
         """Counts a period in which the climb to `rung` looked safe, or starts anew."""
@@ -135,6 +139,8 @@ class State:
             cause: Constraint = decision.binding  # type: ignore[assignment]  # narrowed by the line above
             left[self.active] = self._leaving(cause, seen, rules, now_s)
         state = replace(self._entering(decision.target, now_s), left=left)
+        if decision.action == "pin" and decision.target in left:
+            return replace(state, entered="wait")  # it was left for a limit that is stronger than the pin
         if decision.action == "up":
             return replace(state, entered=self.grounds or "free", climbs_s=(*self.climbs_s, now_s))
         if decision.action == "down" and decision.binding == "temperature":
@@ -147,6 +153,29 @@ class State:
         rest = Rest(until_s=now_s + _backoff_s(rules, failures - 1), failures=failures, error=error)
         return replace(self, rests={**self.rests, target: rest}, streak=0)
 
+    def _flagged(self, check: Check, now_s: float, rules: Rules) -> tuple[tuple[float, bool], ...]:
+        oldest_s = now_s - max(FLAG_S, rules.of_windows * max(rules.period_s, rules.window_s))
+        fresh = tuple(flag for flag in self.flags.get(check.constraint, ()) if flag[0] >= oldest_s)
+        return fresh if check.broken is None else (*fresh, (now_s, check.broken))[-rules.of_windows :]
+
+    def _proving(
+        self, view: View, checks: tuple[Check, ...], lost: set[Constraint], rules: Rules
+    ) -> tuple[Mapping[Constraint, float], Mapping[Constraint, str]]:
+        """`kept_s` and `proven` after this look. A breach disproves the active rung, and those above it with it."""
+        names = [r.name for r in view.rungs]
+        kept_s, proven = dict(self.kept_s), {c: r for c, r in self.proven.items() if r in names}
+        for check in (c for c in checks if c.constraint in HARD):
+            constraint = check.constraint
+            if check.broken or check.broken is None or constraint in lost:
+                kept_s.pop(constraint, None)
+            if check.broken and constraint in proven and names.index(proven[constraint]) <= names.index(self.active):
+                del proven[constraint]
+            if check.broken is False and constraint not in lost:
+                since_s = kept_s.setdefault(constraint, view.now_s)
+                if view.now_s - since_s >= trial_s(constraint, None, rules):
+                    proven[constraint] = self.active
+        return kept_s, proven
+
     def _calmest(self, p95_s: float | None) -> Mapping[str, Calm]:
         before = self.calm.get(self.active)
         if p95_s is None or (before is not None and before.stay_s == self.since_s and before.p95_s <= p95_s):
@@ -155,7 +184,16 @@ class State:
 
     def _entering(self, rung: str, now_s: float) -> State:
         return replace(
-            self, active=rung, since_s=now_s, flags={}, streak=0, streak_for="", grounds="", entered="", entered_c=None
+            self,
+            active=rung,
+            since_s=now_s,
+            flags={},
+            kept_s={},
+            streak=0,
+            streak_for="",
+            grounds="",
+            entered="",
+            entered_c=None,
         )
 
     def _leaving(self, cause: Constraint, seen: Observation, rules: Rules, now_s: float) -> Left:

@@ -7,11 +7,14 @@ Reads through the ports only; decides nothing, changes nothing.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 from flyball.clock import Clock
 from flyball.config import Governor as Rules
 from flyball.governor.state import State
 from flyball.governor.values import Observation, Rung, View
-from flyball.ports import LadderStatus, LatencyWindow, Measured, Readings, RungStatus
+from flyball.ports import LadderStatus, LatencyWindow, Measured, Reading, Readings, RungStatus
 
 
 def survey(ladder: Measured, readings: Readings, floor: float | None, rules: Rules, state: State, clock: Clock) -> View:
@@ -40,6 +43,7 @@ def rung(status: RungStatus) -> Rung:
         resident=status.state in ("active", "standby"),
         profiled_p50_s=status.profiled_p50_s,
         rss_bytes=status.rss_bytes,
+        leave_alone_s=status.leave_alone_s,
     )
 
 
@@ -53,7 +57,7 @@ def _observe(
     window = _window(ladder, min(rules.window_s, stay_s))
     newest = _window(ladder, min(since_look_s, stay_s))
     latest = readings.latest()
-    zones = [r for r in latest if r.quantity == "temperature"]
+    zones = [r for r in latest if r.quantity == "temperature" and math.isfinite(r.value)]
     hottest = max(zones, key=lambda r: r.value, default=None)
     memory = next((r.value for r in latest if r.quantity == "memory_available"), None)
     busy = next((r.value for r in latest if r.quantity == "cpu_utilization"), None)
@@ -65,9 +69,19 @@ def _observe(
         newest_p95_s=None if newest is None else newest.p95_s,
         temperature_c=None if hottest is None else hottest.value,
         hottest_zone="" if hottest is None else hottest.name,
+        zones=_accounted_for(zones, readings, state),
         memory_available_bytes=memory,
         cpu_utilization=busy,
     )
+
+
+def _accounted_for(zones: Sequence[Reading], readings: Readings, state: State) -> frozenset[str]:
+    """The zones that are read now, and those once read whose sensor leaves them out and yet has nothing to complain
+    of: they are switched off (the cv zones of Orin), which is no loss."""
+    content = {h.sensor for h in readings.health() if h.state == "ok" and not h.reason}
+    known = {zone for constraint, zone in state.sensed if constraint == "temperature"}
+    off = {zone for zone in known if zone.partition("/")[0] in content}
+    return frozenset({f"{r.sensor}/{r.name}" for r in zones} | off)
 
 
 def _window(ladder: Measured, seconds: float) -> LatencyWindow | None:

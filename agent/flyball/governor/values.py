@@ -16,6 +16,7 @@ from typing import Literal
 from flyball import config
 
 Constraint = Literal["latency", "temperature", "memory"]
+HARD: frozenset[Constraint] = frozenset({"temperature", "memory"})  # they hold against a pin too
 MIB = 1 << 20
 
 
@@ -23,7 +24,8 @@ MIB = 1 << 20
 class Rung:
     """One rung of the ladder, as this machine knows it. `usable` is False where no accelerator can run it; `failed`
     says that its last opening failed, which may pass. `resident` rungs are open already, so that their memory is
-    taken. The profile is the median of its warm-up; None until it was opened once."""
+    taken. The profile is the median of its warm-up; None until it was opened once. For `leave_alone_s` the engine asks
+    not to be sent back to it."""
 
     name: str
     accuracy: float | None = None
@@ -33,6 +35,7 @@ class Rung:
     resident: bool = False
     profiled_p50_s: float | None = None
     rss_bytes: float | None = None
+    leave_alone_s: float = 0.0
 
     def __post_init__(self) -> None:
         _forget_odd(self, ("accuracy", "profiled_p50_s", "rss_bytes"))
@@ -41,8 +44,8 @@ class Rung:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
     """What was measured. `p50_s` and `p95_s` are of the active rung's `answers` in the last `window_s`, `newest_p95_s`
-    of those since the last look; None without answers. The temperature is the hottest zone's; the utilization is of all
-    processors, 0..1. None = not known now."""
+    of those since the last look; None without answers. The temperature is the hottest zone's; `zones` are those that
+    are accounted for: read now, or switched off. The utilization is of all processors, 0..1. None = not known now."""
 
     window_s: float = 0.0
     answers: int = 0
@@ -51,6 +54,7 @@ class Observation:
     newest_p95_s: float | None = None
     temperature_c: float | None = None
     hottest_zone: str = ""
+    zones: frozenset[str] = frozenset()
     memory_available_bytes: float | None = None
     cpu_utilization: float | None = None
 

@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -25,6 +25,7 @@ from flyball.ports import Interface, PublicTensor
 FILE_NAME = "flyball-ladder.toml"
 MAX_TENSORS = 16  # what a slot's header has room for (engine/slots.py)
 
+S = TypeVar("S", bound=msgspec.Struct)
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z", description="64 hexadecimal digits (sha256sum)")]
 Version = Annotated[
@@ -141,8 +142,26 @@ class LadderFolder(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+class Findings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the text files of a ladder show. `folder` is None when there are problems; `rungs` are those that could be
+    read even so, for whoever looks further."""
+
+    folder: LadderFolder | None
+    rungs: tuple[Rung, ...]
+    problems: tuple[str, ...]
+
+
 def load(root: Path) -> LadderFolder:
     """The ladder in the folder `root`. Raises LadderError with every problem that the text files show."""
+    found = examine(root)
+    if found.folder is None:
+        raise LadderError(f"the ladder in {root} has {len(found.problems)} problem(s)", found.problems)
+    return found.folder
+
+
+def examine(root: Path) -> Findings:
+    """Never stops at the first mistake: what could be decoded is checked across its keys whatever is wrong elsewhere,
+    so that nobody has to correct a manifest once for every kind of check."""
     file = root / FILE_NAME
     problems: list[str] = []
     data: dict[str, Any] = {}
@@ -150,14 +169,39 @@ def load(root: Path) -> LadderFolder:
         data = read_toml(file, problems)
     else:
         problems.append(f"{root}: not a folder; a ladder is a folder with a {FILE_NAME}")
-    manifest = None if problems else decode(data, Manifest, str(file), problems)
+    if problems:
+        return Findings(folder=None, rungs=(), problems=tuple(problems))
+    manifest = decode(data, Manifest, str(file), problems)
+    ladder = manifest.ladder if manifest else _alone(data.get("ladder"), LadderTable)
+    rungs = dict(enumerate(manifest.rung)) if manifest else _rungs_alone(data.get("rung"))
+    labels: tuple[str, ...] = ()
+    if ladder is not None:
+        labels = _labels(root, ladder, problems)
     if manifest is not None:
-        labels = _labels(root, manifest.ladder, problems)
         problems += [f"{file}: {p}" for p in _across_keys(manifest, len(labels))]
-        problems += [f"{file}: rung[{i}].{p}" for i, r in enumerate(manifest.rung) for p in _rung(root, r, manifest)]
-        if not problems:
-            return LadderFolder(root=root, manifest=manifest, labels=labels)
-    raise LadderError(f"the ladder in {root} has {len(problems)} problem(s)", problems)
+    names = _names(data.get("rung"))
+    problems += [f"{file}: rung: the name {n!r} stands twice" for n in _doubles(names)]
+    task = ladder.task if ladder is not None else None
+    problems += [f"{file}: rung[{i}].{p}" for i, r in rungs.items() for p in _rung(root, r, names, task)]
+    folder = None
+    if manifest is not None and not problems:
+        folder = LadderFolder(root=root, manifest=manifest, labels=labels)
+    return Findings(folder=folder, rungs=tuple(rungs.values()), problems=tuple(problems))
+
+
+def _alone(raw: Any, kind: type[S]) -> S | None:
+    """A part of a manifest that has mistakes, if the part itself has none; they have been told."""
+    return decode(raw, kind, "", []) if isinstance(raw, dict) else None
+
+
+def _rungs_alone(raw: Any) -> dict[int, Rung]:
+    parts = {i: _alone(part, Rung) for i, part in enumerate(raw)} if isinstance(raw, list) else {}
+    return {i: rung for i, rung in parts.items() if rung is not None}
+
+
+def _names(raw: Any) -> list[str]:
+    """Of all rungs, also of those that have mistakes."""
+    return [str(r["name"]) for r in raw if isinstance(r, dict) and "name" in r] if isinstance(raw, list) else []
 
 
 def _labels(root: Path, ladder: LadderTable, problems: list[str]) -> tuple[str, ...]:
@@ -198,7 +242,6 @@ def _across_keys(manifest: Manifest, labels: int) -> list[str]:
         if len(tensors) > MAX_TENSORS:
             problems.append(f"{key}: expected at most {MAX_TENSORS} tensors, found {len(tensors)}")
         problems += [f"{key}: the name {n!r} stands twice" for n in _doubles([t.name for t in tensors])]
-    problems += [f"rung: the name {n!r} stands twice" for n in _doubles([r.name for r in manifest.rung])]
     floor = ladder.accuracy_floor
     known = [r.accuracy for r in manifest.rung if r.accuracy is not None]
     if floor is not None and known and max(known) < floor:
@@ -206,17 +249,19 @@ def _across_keys(manifest: Manifest, labels: int) -> list[str]:
     return problems
 
 
-def _rung(root: Path, rung: Rung, manifest: Manifest) -> list[str]:
+def _rung(root: Path, rung: Rung, names: Sequence[str], task: Task | None) -> list[str]:
     problems = []
     if not _inside(rung.artifact):
         problems.append(f"artifact: expected a file inside the folder, found {rung.artifact!r}")
     elif not (root / rung.artifact).is_file():
         problems.append(f"artifact: no such file: {root / rung.artifact}")
-    if rung.twin and rung.twin not in {r.name for r in manifest.rung if r.name != rung.name}:
+    if rung.twin and (rung.twin == rung.name or rung.twin not in names):
         problems.append(f"twin: expected another rung's name, found {rung.twin!r}")
     for key in [k for k, v in rung.options.items() if isinstance(v, float) and not math.isfinite(v)]:
         problems.append(f"options.{key}: expected a finite number")
-    if manifest.ladder.task == "image-classification":
+    if task is None:  # it could not be read
+        return problems
+    if task == "image-classification":
         kinds = [type(s) for s in rung.pre]
         if Resize not in kinds:
             problems.append("pre: an image of any size needs a `resize` step to the artifact's size")

@@ -27,10 +27,19 @@ class Store:
 
     def current(self) -> dict[str, Path]:
         """The folder in use of every installed ladder, by name."""
-        if not self._root.is_dir():
-            return {}
-        links = {p.name: p / "current" for p in sorted(self._root.iterdir()) if not p.name.startswith(".")}
+        links = {name: self._root / name / "current" for name in self.names()}
         return {name: link.resolve() for name, link in links.items() if link.is_dir()}
+
+    def names(self) -> list[str]:
+        """Of everything installed, also of what is damaged."""
+        return sorted(p.name for p in self._root.iterdir() if not p.name.startswith(".")) if self._root.is_dir() else []
+
+    def open(self, name: str) -> LadderFolder:
+        """The version in use. Raises LadderError."""
+        link = self._root / name / "current"
+        if not link.is_dir():
+            raise LadderError(f"the ladder in {link.parent} is damaged", [f"{link}: leads to no folder"])
+        return load(link.resolve())
 
     def versions(self, name: str) -> list[str]:
         folder = self._root / name / "versions"

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 
 import msgspec
 
 from flyball.config import Engine
 from flyball.engine.canary import Sample
 from flyball.engine.opened import open_rung
+from flyball.engine.process import Opening, Worker
 from flyball.engine.slots import SlotPool
 from flyball.errors import FlyballError
-from flyball.ladder.manifest import LadderFolder
+from flyball.ladder.manifest import LadderFolder, Rung
 
 
 class RungCheck(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,3 +46,23 @@ async def check(folder: LadderFolder, config: Engine) -> AsyncIterator[RungCheck
             )
     finally:
         slots.close()
+
+
+async def refusals(root: Path, rungs: Sequence[Rung], config: Engine) -> list[str]:
+    """Of rungs whose ladder as a whole cannot be read: what their backends say to artifact and options. A rung with an
+    artifact that is not there has been told of already."""
+    found = []
+    for rung in rungs:
+        artifact = root / rung.artifact
+        if not artifact.is_file():
+            continue
+        opening = Opening(
+            label=f"rung {rung.name}", backend=rung.backend, artifact=artifact, options=dict(rung.options)
+        )
+        try:
+            worker = await Worker.start(opening, None, config.load_timeout_s)
+        except FlyballError as error:
+            found.append(str(error))
+        else:
+            await worker.stop(config.drain_timeout_s)
+    return found

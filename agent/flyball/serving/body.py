@@ -52,11 +52,10 @@ class Intake:
     async def _collect(
         self, receive: Receive, message: MutableMapping[str, Any], declared: int | None, limit: int
     ) -> bytearray:
-        taken = declared or 0
-        self._take(taken)
+        # Only what has come counts: four who announce 16 MiB and send nothing must not keep everybody else out.
+        body = bytearray(declared or 0)  # untouched pages of it take no memory yet
+        filled = 0
         try:
-            body = bytearray(taken)
-            filled = 0
             while True:
                 if message["type"] != "http.request":
                     raise ClientGone
@@ -64,17 +63,16 @@ class Intake:
                 end = filled + len(chunk)
                 if end > len(body):
                     _check(end, limit)
-                    self._take(end - taken, taken)
-                    taken = end
+                self._take(len(chunk), filled)
                 body[filled:end] = chunk
                 filled = end
                 if not message.get("more_body", False):
                     break
                 message = await receive()
-            if filled < taken:
+            if filled < len(body):
                 raise ClientGone
         except BaseException:
-            self._held -= taken
+            self._held -= filled
             raise
         return body
 

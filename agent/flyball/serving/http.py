@@ -98,6 +98,7 @@ class HttpApi:
             limit = self._limit(name, header_length)
             body = await self._intake.read(receive, declared, limit)
             try:
+                ladder = self._catalog.get(name, version)  # while the body came, a new version may have replaced it
                 encoded = await self._answer(ladder, body, header_length)
             finally:
                 self._intake.release(body)

@@ -20,6 +20,8 @@ from flyball.ports import InferRequest, Interface, PublicTensor, Tensor
 from flyball.serving.tensors import ITEM_BYTES, check_bytes, pack, pack_bytes
 
 _ABSENT = msgspec.Raw()
+_LARGEST_SIZE = (1 << 31) - 1
+_LONGEST_US = 10**12  # eleven days
 _SHARED_MEMORY = "shared memory is not supported: send `data`, or binary data after the JSON"
 
 
@@ -91,12 +93,14 @@ def decode(body: bytes | bytearray, header_length: int | None, interface: Interf
     if parameters.sequence_id not in (None, 0, ""):
         raise RequestError("parameters.sequence_id: ladders keep no state between requests; leave it out")
     timeout_us = parameters.timeout
-    if timeout_us is not None and timeout_us < 0:
-        raise RequestError(f"parameters.timeout: expected microseconds (0 for none), found {timeout_us}")
-    timeout_s = timeout_us / 1e6 if timeout_us else None
-    if parameters.priority is not None and parameters.priority < 0:
+    if timeout_us is not None and not 0 <= timeout_us <= _LONGEST_US:
         raise RequestError(
-            f"parameters.priority: expected 1 (highest) or more, 0 for none, found {parameters.priority}"
+            f"parameters.timeout: expected 0 (for none) to {_LONGEST_US} microseconds, found {timeout_us!s:.30}"
+        )
+    timeout_s = timeout_us / 1e6 if timeout_us else None
+    if parameters.priority is not None and not 0 <= parameters.priority <= _LARGEST_SIZE:
+        raise RequestError(
+            f"parameters.priority: expected 1 (the highest) or more, 0 for none, found {parameters.priority!s:.30}"
         )
     priority = parameters.priority or None
     return Call(
@@ -159,6 +163,8 @@ def _inputs(wires: Sequence[_Input], tail: memoryview, has_tail: bool, interface
 def _check_shape(public: PublicTensor, wire: _Input) -> int:
     """The number of elements. Raises RequestError when neither form of the tensor has this datatype and shape."""
     shape = wire.shape
+    if any(size > _LARGEST_SIZE for size in shape):
+        raise RequestError(f"expected sizes up to {_LARGEST_SIZE}, found one of {max(shape)!s:.30}")
     for datatype, sizes in _forms(public):
         if (
             wire.datatype == datatype

@@ -22,12 +22,13 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from flyball.serving.web import Asgi
+from flyball.serving.web import Asgi, Receive, Scope, Send
 
 log = logging.getLogger(__name__)
 
 _BACKLOG = 128
 _HIGH_WATER = 256 << 10  # bytes of a body that wait for the app before the socket is left alone; uvloop's read size
+_PIPELINE_MAX = 16  # requests that one connection may have waiting for the answer to an earlier one
 _OVERHEAD_MAX = 128 << 10  # the parser keeps headers without a limit of its own
 _ERROR = b"HTTP/1.1 %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s"
 
@@ -166,6 +167,9 @@ class _Connection(HttpToolsProtocol):
     def __init__(self, door: _Door) -> None:
         super().__init__(config=door.config, server_state=door.state, app_state={})
         self._door = door
+        self._whole_app = self.app
+        self.app = self._serve
+        self._serving: set[asyncio.Task[None]] = set()
         self._deadline: asyncio.TimerHandle | None = None
         self._overhead = 0  # bytes of this request that are not its body: headers, trailers, chunk sizes
 
@@ -182,6 +186,8 @@ class _Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._unset_keepalive_if_required()
         self._end_deadline()
+        for task in self._serving:
+            task.cancel()  # nobody is left to take the answer
         super().connection_lost(exc)
         if not self.connections:
             self._door.empty.set()
@@ -207,7 +213,10 @@ class _Connection(HttpToolsProtocol):
         except httptools.HttpParserError:
             self._refuse(b"400 Bad Request", b'{"error":"not a valid HTTP/1.1 request"}')
         else:
-            if self._overhead > _OVERHEAD_MAX:
+            if len(self.pipeline) > _PIPELINE_MAX:
+                self.pipeline.clear()
+                self.transport.close()
+            elif self._overhead > _OVERHEAD_MAX:
                 self._refuse(b"431 Request Header Fields Too Large", b'{"error":"too many or too long headers"}')
 
     def eof_received(self) -> bool | None:  # type: ignore[override]  # uvicorn narrows it
@@ -216,6 +225,21 @@ class _Connection(HttpToolsProtocol):
             return None
         self.cycle.keep_alive = False
         return True
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        try:
+            await self._whole_app(scope, receive, send)
+        finally:
+            self._serving.discard(task)
+
+    def on_message_begin(self) -> None:
+        # Also of one that was sent before the answer to the last: on_message_complete has ended that one's deadline.
+        if self._deadline is None:
+            self._deadline = self.loop.call_later(self._door.patience.request_s, self._too_slow)
+        super().on_message_begin()
 
     def on_body(self, body: bytes) -> None:
         # uvicorn would append to a bytearray and copy that again for the app: at 150 KB a third of the request's time.

@@ -53,8 +53,9 @@ class Announcer:
     def will(self) -> bytes:
         return encode(self._status("lost")).payload
 
-    def status(self, state: Presence) -> Publication:
-        return self._publication(self._device.status, encode(self._status(state)), retain=True)
+    def status(self, state: Presence, acknowledged: Callable[[], None] | None = None) -> Publication:
+        encoded = encode(self._status(state))
+        return self._publication(self._device.status, encoded, retain=True, acknowledged=acknowledged)
 
     def birth(self, facts: BirthFacts, acknowledged: Callable[[], None] | None = None) -> Publication:
         """Every call within a session has a higher desc_version."""

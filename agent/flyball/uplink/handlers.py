@@ -65,8 +65,9 @@ def rung(steering: Steering) -> Handler[RungArgs]:
         report = await steering.pin(args.ladder, args.rung, args.for_s)
         if report is None:
             return RungResult(ladder=args.ladder, rung=args.rung, switched=False)
+        switched = report.source != report.target  # not so where a hard limit keeps the ladder where it is
         return RungResult(
-            ladder=args.ladder, rung=report.target, switched=True, open_s=report.open_s, gap_s=report.gap_s
+            ladder=args.ladder, rung=report.target, switched=switched, open_s=report.open_s, gap_s=report.gap_s
         )
 
     return Handler(name="rung", args=RungArgs, run=run)

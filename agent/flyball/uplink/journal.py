@@ -30,8 +30,8 @@ class Journal:
     async def begin_session(self, streams: Mapping[str, Stream], now: Stamp) -> Opened:
         return await self._call(lambda: self._file.begin_session(streams, now))
 
-    async def open_stream(self, name: str, block: int) -> tuple[int, Span | None]:
-        return await self._call(lambda: self._file.open_stream(name, block))
+    async def open_stream(self, name: str) -> tuple[int, Span | None]:
+        return await self._call(lambda: self._file.open_stream(name))
 
     async def save_streams(self, streams: Mapping[str, Stream]) -> None:
         await self._call(lambda: self._file.save_streams(streams))

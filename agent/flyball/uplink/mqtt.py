@@ -134,18 +134,21 @@ class Connection:
             properties.MessageExpiryInterval = expiry_s
         return self._client.publish(topic, payload, qos=1, retain=retain, properties=properties).mid
 
-    async def subscribe(self, filters: Sequence[str]) -> tuple[int, ...]:
+    async def subscribe(self, orders: Sequence[str], watched: Sequence[str] = ()) -> tuple[int, ...]:
         """The broker's reason code for each filter; 0x80 and above is a refusal. Raises LinkError.
 
-        The retain flag comes as it was published, so that a retained order can be told from a live one; retained
-        messages are sent for a new subscription only, not at every reconnect.
+        Of orders the retain flag comes as it was published, so that a retained one can be told from a live one;
+        retained messages are sent for a new subscription only, not at every reconnect. What is watched comes at every
+        connect with what is retained there, and is not kept for us while we are away.
         """
         from paho.mqtt.subscribeoptions import SubscribeOptions
 
         options = SubscribeOptions(
             qos=1, retainAsPublished=True, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB
         )
-        _, id = self._client.subscribe([(f, options) for f in filters])
+        watching = SubscribeOptions(qos=0, retainHandling=SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE)
+        filters = [*((f, options) for f in orders), *((f, watching) for f in watched)]
+        _, id = self._client.subscribe(filters)
         future: asyncio.Future[tuple[int, ...]] = self._loop.create_future()
         self._subscriptions[id] = future
         if self._lost.done():

@@ -24,10 +24,12 @@ GapMessages = Callable[[Mapping[str, Sequence[tuple[int, int]]]], Iterable[Publi
 
 
 class Post:
-    """`gap_messages` makes the publications that report lost numbers."""
+    """`gap_messages` makes the publications that report lost numbers; `progress` is called when numbers, or the loss
+    of some, were acknowledged."""
 
-    def __init__(self, gap_messages: GapMessages) -> None:
+    def __init__(self, gap_messages: GapMessages, progress: Callable[[], None] = lambda: None) -> None:
         self._gap_messages = gap_messages
+        self._progress = progress
         self._outbox = Outbox()
         self._gaps = Gaps()
         self._link: Connection | None = None
@@ -58,6 +60,10 @@ class Post:
         """Numbers that were given out and never handed to add()."""
         self._gaps.add(span)
 
+    def lose(self, publication: Publication) -> None:
+        """It had its numbers and will not be sent."""
+        self._lose([publication])
+
     def report_gaps(self) -> None:
         if self._gaps:
             for publication in self._gap_messages(self._gaps.take()):
@@ -80,6 +86,8 @@ class Post:
             self._refusing = False
             if publication.acknowledged is not None:
                 publication.acknowledged()
+            if publication.spans:
+                self._progress()
         self._pump()
 
     async def drain(self, timeout_s: float) -> None:

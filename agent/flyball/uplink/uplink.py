@@ -1,55 +1,51 @@
 """The device's side of the fleet: keeps a link to the broker, says how it goes, takes orders.
 
     snapshot -> telemetry --+
-    Events -> events -------+-> post (outbox) -> mqtt.Connection -> broker
-    journal <-> execution --+                          |
-        ^----------- orders, signals <-----------------+
+    Events -> news ---------+-> ledger -> post (outbox) -> mqtt.Connection -> broker
+    journal <-> execution ----------------^                       |
+        ^------------------ orders, signals <---------------------+
 
 start() returns at once and nothing here ever makes the daemon wait: a broker that is away, refuses or talks nonsense
 is tried again with back-off, logged when it goes and when it comes. One CONNECT is one session: its number is on disk
-before the packet leaves. After it: status init, subscriptions, birth, and once that is acknowledged status ready.
+before the packet leaves. After it: subscriptions, status init, birth, and once that is acknowledged status ready. A
+stranger's status under our name ends the session before any of that is said.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from flyball import config
 from flyball.clock import Clock, boot_id, wall_is_synchronized
-from flyball.errors import ConfigError, FlyballError, LinkError, MessageError, StateError
-from flyball.events import Event, Events
+from flyball.errors import FlyballError, LinkError, StateError
+from flyball.events import Events
 from flyball.ports import UplinkStatus
-from flyball.uplink import topics
+from flyball.uplink import address
 from flyball.uplink.alarms import DUPLICATE_IDENTITY, STATE_STORE, Alarms
 from flyball.uplink.announcer import EVENTS, Announcer
 from flyball.uplink.backoff import TAKEN_OVER, Backoff, Waits
 from flyball.uplink.commands import Handler, Row
 from flyball.uplink.execution import Execution
+from flyball.uplink.identity import Identity
 from flyball.uplink.inbox import Inbox
 from flyball.uplink.journal import Journal
-from flyball.uplink.messages import BirthFacts, Encoded
-from flyball.uplink.mqtt import Connection, Received, Settings, Will
+from flyball.uplink.ledger import Ledger
+from flyball.uplink.messages import BirthFacts, Encoded, Presence
+from flyball.uplink.mqtt import Connection, Received, Will
+from flyball.uplink.news import News
 from flyball.uplink.outbox import Span
 from flyball.uplink.post import Post
 from flyball.uplink.record import Record
 from flyball.uplink.sequence import Counter
 from flyball.uplink.stamp import Stamper
-from flyball.uplink.state import Stream
 from flyball.uplink.telemetry import STREAM, Telemetry
 
 log = logging.getLogger(__name__)
-
-Severity = Literal["info", "warning", "error"]
-
-DEFAULT_PORT = 1883
-BLOCKS = {STREAM: 3600, EVENTS: 1000}  # numbers reserved per write: an hour of telemetry at 1 Hz
-EARLY_EVENTS = 256  # kept until the store is open and can number them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +53,7 @@ class Timing:
     will_delay_s: int = 25  # a reconnect within it leaves no "lost" behind
     connect_timeout_s: float = 10.0
     drain_s: float = 2.0  # at the end, for what still waits, and again for the last status
+    look_s: float = 1.0  # after a reconnect, for the status that is retained under our name
     waits: Waits = field(default_factory=Waits)
 
 
@@ -84,13 +81,19 @@ class Uplink:
         self._clock = clock
         self._timing = timing or Timing()
         self._stamper = Stamper(clock, boot_id(), synchronized)
-        self._device = _device(settings)
+        self._device = address.device(settings)
         by_name = {h.name: h for h in handlers}
         self._announcer = Announcer(self._device, by_name, settings.commands, self._stamper)
-        self._post = Post(lambda gaps: self._announcer.gaps(gaps, "dropped, or lost with a restart of the daemon"))
+        self._post = Post(
+            lambda gaps: self._announcer.gaps(gaps, "dropped, or lost with a restart of the daemon"),
+            progress=lambda: self._ledger.settled(),
+        )
         self._alarms = Alarms(self._announcer, events, clock, self._post.add)
         self._backoff = Backoff(self._timing.waits)
         self._journal = Journal(state_dir)
+        self._ledger = Ledger(self._post, self._journal.save_streams, self._stored)
+        self._news = News(events, self._announcer, self._ledger, clock)
+        self._identity = Identity()
         self._execution = Execution(
             handlers=by_name,
             allowed=settings.commands,
@@ -106,10 +109,10 @@ class Uplink:
             ignored=self._ignored,
             stored=self._stored,
         )
-        self._counters: dict[str, Counter] = {}
         self._telemetry: Telemetry | None = None
-        self._early: deque[Event] = deque(maxlen=EARLY_EVENTS)
         self._link: Connection | None = None
+        self._looked: asyncio.Future[None] | None = None  # done when the status under our name was heard
+        self._stranger: asyncio.Future[str] | None = None  # done when it is somebody else's
         self._since_s: float | None = None
         self._last_error = ""
         self._calm: asyncio.TimerHandle | None = None
@@ -125,8 +128,7 @@ class Uplink:
         for name in sorted(set(self._settings.commands) - {h.name for h in self._handlers}):
             log.warning("uplink.commands: %r is no command that this version knows", name)
         self._since_s = self._clock.monotonic_s()
-        loop = asyncio.get_running_loop()
-        self._events.subscribe(lambda event: self._heard(event, loop))
+        self._news.begin()
         self._tasks["link"] = asyncio.create_task(self._keep_linked(), name="uplink-link")
 
     async def stop(self) -> None:
@@ -142,10 +144,13 @@ class Uplink:
             await asyncio.wait({self._tasks["inbox"]}, timeout=self._timing.drain_s)
         await self._end("inbox", "work")
         await self._execution.interrupt()
+        self._news.end()
+        await self._ledger.close(self._timing.drain_s)
         link = self._link
         if link is not None and not link.closed:
+            self._post.link_up(link)  # it may have been about to
             await self._post.drain(self._timing.drain_s)
-            self._post.add(self._announcer.status("disconnected"))
+            self._say("disconnected")
             await self._post.drain(self._timing.drain_s)
             await link.close()
         if self._writing:
@@ -178,8 +183,8 @@ class Uplink:
 
     async def _close_journal(self) -> None:
         try:
-            if self._counters:
-                await self._journal.save_streams(self._streams(final=True))
+            if self._ledger.counters:
+                await self._journal.save_streams(self._ledger.streams())
         except StateError as error:
             log.error("uplink: %s", error)
         finally:
@@ -212,25 +217,45 @@ class Uplink:
         none, StateError when its number could not be written down."""
         await self._begin_session()
         will = Will(topic=self._device.status, payload=self._announcer.will(), delay_s=self._timing.will_delay_s)
-        link = await Connection.open(self._connect_settings(), will, self)
+        self._identity.said(will.payload)
+        loop = asyncio.get_running_loop()
+        looked, stranger = self._looked, self._stranger = loop.create_future(), loop.create_future()
+        settings = address.broker(self._settings, self._device.device, self._timing.connect_timeout_s)
+        link = await Connection.open(settings, will, self)
         self._came_up(link)
+        lost = asyncio.ensure_future(link.lost())
         try:
-            codes = await link.subscribe(self._device.orders())
-            if any(code >= 0x80 for code in codes):
-                self._announcer.commands = "denied"
-                log.error("uplink: the broker denies the subscription to commands (%s)", ", ".join(map(hex, codes)))
-            self._post.add(self._announcer.birth(self._birth_facts(), lambda: self._ready(link)))
-            return await link.lost()
+            await self._subscribe(link)
+            if self._identity.spoken:
+                await asyncio.wait({looked, lost}, timeout=self._timing.look_s, return_when=asyncio.FIRST_COMPLETED)
+            if not stranger.done():
+                self._introduce(link)
+                await asyncio.wait({stranger, lost}, return_when=asyncio.FIRST_COMPLETED)
+            if not stranger.done():
+                return lost.result()
+            return await self._withdraw(link, lost, stranger.result())
         except Exception:
             link.abort("given up")
             raise
+        finally:
+            lost.cancel()
+
+    async def _subscribe(self, link: Connection) -> None:
+        orders = self._device.orders()
+        codes = await link.subscribe(orders, watched=[self._device.status])
+        if any(code >= 0x80 for code in codes[: len(orders)]):
+            self._announcer.commands = "denied"
+            log.error("uplink: the broker denies the subscription to commands (%s)", ", ".join(map(hex, codes)))
+        elif any(code >= 0x80 for code in codes):
+            log.info("uplink: our status may not be read here, so a second device of this id may go unnoticed")
 
     async def _begin_session(self) -> None:
         try:
-            if not self._counters:
+            if not self._ledger.counters:
                 await self._open_streams()
-            opened = await self._journal.begin_session(self._streams(), self._stamper.now())
+            opened = await self._journal.begin_session(self._ledger.streams(), self._stamper.now())
             self._announcer.begin(opened.epoch, opened.session)
+            self._identity.begin(opened.epoch, opened.session)
             if "work" not in self._tasks:
                 await self._execution.recover()
                 self._go_on()
@@ -239,18 +264,17 @@ class Uplink:
             raise
         self._stored("")
         if opened.replaced:
-            self._report("state_store_replaced", f"the uplink's memory was begun anew: {opened.replaced}", "error")
-        while self._early:
-            self._publish_event(self._early.popleft())
+            self._news.report("state_store_replaced", f"the uplink's memory was begun anew: {opened.replaced}", "error")
+        self._news.numbered()
 
     async def _open_streams(self) -> None:
         counters = {}
-        for name, block in BLOCKS.items():
-            start, left = await self._journal.open_stream(name, block)
-            counters[name] = Counter(name, start, block, self._reserve)
+        for name in (STREAM, EVENTS):
+            start, left = await self._journal.open_stream(name)
+            counters[name] = Counter(name, start)
             if left is not None:
                 self._post.missing(left)
-        self._counters = counters
+        self._ledger.counters = counters
         self._telemetry = Telemetry(
             snapshot=self._snapshot,
             counter=counters[STREAM],
@@ -277,19 +301,37 @@ class Uplink:
         # What an earlier session said of itself is out of date.
         self._post.forget(self._device.status)
         self._post.forget(self._device.birth)
-        self._post.add(self._announcer.status("init"))
-        self._post.link_up(link)
         log.info("uplink: connected to %s, session %d", self._settings.broker, self._announcer.session)
-        self._report("uplink_up", f"connected to {self._settings.broker}, session {self._announcer.session}")
+        self._news.report("uplink_up", f"connected to {self._settings.broker}, session {self._announcer.session}")
+
+    def _introduce(self, link: Connection) -> None:
+        self._say("init")
+        self._post.link_up(link)
+        self._post.add(self._announcer.birth(self._birth_facts(), lambda: self._ready(link)))
+
+    async def _withdraw(self, link: Connection, lost: asyncio.Future[LinkError], stranger: str) -> LinkError:
+        """Leaves the name to the other one, which our connecting has thrown out: it comes back when we are gone, or
+        throws us out first, and then the alarm waits with us."""
+        error = LinkError(f"another device is connected as {self._device.device!r} ({stranger})", TAKEN_OVER)
+        self._alarms.raise_alarm(DUPLICATE_IDENTITY, f"{error}; every device needs an id of its own (uplink.device)")
+        self._post.link_up(link)
+        drained = asyncio.ensure_future(self._post.drain(self._timing.drain_s))
+        try:
+            ends: set[asyncio.Future[Any]] = {drained, lost}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            drained.cancel()
+        await link.close()
+        return error
 
     def _ready(self, link: Connection) -> None:
         """The birth is acknowledged."""
         if link is self._link:
-            self._post.add(self._announcer.status("ready"))
+            self._say("ready")
             self._alarms.repeat()
             self._post.report_gaps()
             # A broker may grant a subscription that its rules then leave empty; only an answer proves that it works.
-            self._publish_event(self._event("probe", "answer with sig/probe"))
+            self._news.tell("probe", "answer with sig/probe")
             # The other one comes back after taken_over_s, as we would; only then is it known to be gone.
             calm_s = 2 * self._timing.waits.taken_over_s
             self._calm = asyncio.get_running_loop().call_later(calm_s, self._alarms.clear, DUPLICATE_IDENTITY)
@@ -304,24 +346,19 @@ class Uplink:
         if was_up:
             self._since_s = self._clock.monotonic_s()
             log.warning("uplink: %s; trying again with back-off", self._last_error, exc_info=None if known else error)
-            self._report("uplink_down", self._last_error, "warning")
-
-    def _connect_settings(self) -> Settings:
-        host, _, port = self._settings.broker.removeprefix("mqtt://").partition(":")
-        return Settings(
-            host=host,
-            port=int(port or DEFAULT_PORT),
-            client_id=self._device.device,
-            keepalive_s=self._settings.keepalive_s,
-            connect_timeout_s=self._timing.connect_timeout_s,
-            username=self._settings.username,
-            password_file=self._settings.password_file,
-        )
+            self._news.report("uplink_down", self._last_error, "warning")
 
     # ------------------------------------------------------------------------------------- what comes from the broker
 
     def received(self, connection: Connection, message: Received) -> None:
-        self._inbox.put(connection, message)
+        if message.topic != self._device.status:
+            self._inbox.put(connection, message)
+        elif connection is self._link and self._looked is not None and self._stranger is not None:
+            stranger = self._identity.stranger(message.payload)
+            if stranger and not self._stranger.done():
+                self._stranger.set_result(stranger)
+            if not self._looked.done():
+                self._looked.set_result(None)
 
     def published(self, connection: Connection, id: int, refusal: str) -> None:
         self._post.published(connection, id, refusal)
@@ -338,12 +375,17 @@ class Uplink:
     def _probed(self) -> None:
         if self._announcer.commands != "verified":
             self._announcer.commands = "verified"
-            self._post.add(self._announcer.status("ready"))
+            self._say("ready")
 
     def _ignored(self, why: str) -> None:
-        self._report("command_ignored", why, "warning")
+        self._news.report("command_ignored", why, "warning")
 
     # --------------------------------------------------------------------------------------- what goes to the broker
+
+    def _say(self, state: Presence) -> None:
+        status = self._announcer.status(state, self._identity.acknowledged)
+        self._identity.said(status.payload)
+        self._post.add(status)
 
     def _tell(self, row: Row) -> None:
         def acknowledged() -> None:
@@ -354,52 +396,7 @@ class Uplink:
     def _publish_batch(self, encoded: Encoded, span: Span) -> None:
         if self._link is not None:
             self._post.report_gaps()
-        self._post.add(self._announcer.batch(encoded, span))
-
-    def _heard(self, event: Event, loop: asyncio.AbstractEventLoop) -> None:
-        """From Events, perhaps in another thread."""
-        try:
-            here = asyncio.get_running_loop() is loop
-        except RuntimeError:
-            here = False
-        if here:
-            self._publish_event(event)
-        elif not loop.is_closed():
-            loop.call_soon_threadsafe(self._publish_event, event)
-
-    def _publish_event(self, event: Event) -> None:
-        if not self._tasks:
-            return  # stopped
-        if not self._announcer.session:
-            self._early.append(event)
-            return
-        try:
-            numbered = self._announcer.event(event, self._counters[EVENTS].next)
-        except MessageError as error:
-            log.error("uplink: event %r cannot be published: %s", event.kind, error)
-            return
-        self._counters[EVENTS].take(1)
-        self._post.add(numbered)
-
-    def _report(self, kind: str, message: str, severity: Severity = "info") -> None:
-        self._events.publish(self._event(kind, message, severity))
-
-    def _event(self, kind: str, message: str, severity: Severity = "info") -> Event:
-        return Event(kind=kind, t_s=self._clock.monotonic_s(), message=message, severity=severity)
-
-    # -------------------------------------------------------------------------------------------------- stream numbers
-
-    def _streams(self, final: bool = False) -> dict[str, Stream]:
-        """How far the streams are; at a clean end without the reserve, so that nothing is reported missing."""
-        return {
-            name: Stream(
-                next=counter.next if final else counter.reserved, settled=self._post.settled(name, counter.next)
-            )
-            for name, counter in self._counters.items()
-        }
-
-    def _reserve(self, stream: str, next: int) -> None:
-        self._write(self._journal.save_streams(self._streams()))
+        self._ledger.hand_out(self._announcer.batch(encoded, span))
 
     def _write(self, work: Coroutine[Any, Any, None]) -> None:
         """Writes to the store while other things go on."""
@@ -420,10 +417,3 @@ class Uplink:
             self._alarms.raise_alarm(STATE_STORE, trouble)
         else:
             self._alarms.clear(STATE_STORE)
-
-
-def _device(settings: config.Uplink) -> topics.Device:
-    try:
-        return topics.Device(settings.tenant, settings.device_id())
-    except MessageError as error:
-        raise ConfigError("the uplink has no usable identity", [f"uplink.tenant, uplink.device: {error}"]) from error

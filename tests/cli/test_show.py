@@ -1,0 +1,95 @@
+"""What `status` and `ls` tell: the state, what holds it, and why."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+from scripted_daemon import ScriptedDaemon, decided, flyball, ladder, status
+
+from flyball.ports import Decision, Pin
+
+
+def decision(action: str, source: str, target: str, reason: str, ago_s: float, acted: bool = True) -> Decision:
+    return Decision(
+        ladder="defects", t_s=time.monotonic() - ago_s, wall_s=0.0, action=action, source=source, target=target,
+        reason=reason, acted=acted,
+    )  # fmt: skip
+
+
+DOWN = ("down", "r224-fp32", "r112", "p95 32 ms is over the limit of 20 ms", 300.0)
+STAY = ("stay", "r112", "r112", "p95 [12 ms] fits", 1.0)
+
+
+def test_status_says_why(tmp_path: Path) -> None:
+    pin = Pin(ladder="defects", rung="r112", until_s=time.monotonic() + 599)
+    script = {
+        "/control/status": status(ladder(), ladder("other"), pins=(pin,)),
+        "/control/decisions": [decided(decision(*DOWN), decision(*STAY)), decided()],
+    }
+    with ScriptedDaemon(tmp_path / "s.sock", script) as daemon:
+        done = flyball("status", "--socket", daemon.path)
+    assert done.returncode == 0, done.stderr
+    assert "defects: held on r112 for 10 min more" in done.stdout
+    assert "defects: r224-fp32 -> r112: p95 32 ms is over the limit of 20 ms (5 min ago)" in done.stdout
+    assert "defects: stays on r112: p95 [12 ms] fits (1 s ago)" in done.stdout
+    assert "other: " not in done.stdout
+
+
+def test_status_as_json_has_the_reasons_too(tmp_path: Path) -> None:
+    advice = decision("down", "r224-fp32", "r112", "too hot", 2, acted=False)
+    script = {"/control/status": status(ladder()), "/control/decisions": decided(decision(*DOWN), advice)}
+    with ScriptedDaemon(tmp_path / "s.sock", script) as daemon:
+        data = json.loads(flyball("status", "--json", "--socket", daemon.path).stdout)
+        text = flyball("status", "--socket", daemon.path).stdout
+    assert data["decisions"]["defects"]["last"]["reason"] == "too hot"
+    assert data["decisions"]["defects"]["last_change"]["reason"] == DOWN[3]
+    assert {"version", "ladders", "pins"} <= set(data)
+    assert "r224-fp32 -> r112 advised only: too hot" in text
+
+
+def test_status_waits_for_the_ladders(tmp_path: Path) -> None:
+    views = [status(), status(ladder(state="loading")), status(ladder())]
+    script = {"/control/status": views, "/control/decisions": decided()}
+    with ScriptedDaemon(tmp_path / "s.sock", script) as daemon:
+        done = flyball("status", "--wait", "20s", "--socket", daemon.path)
+        assert done.returncode == 0, done.stderr
+        assert daemon.asked.count("/control/status") == 3
+    assert "ready" in done.stdout
+
+
+def test_a_wait_that_is_over_says_for_what(tmp_path: Path) -> None:
+    done = flyball("status", "--wait", "0.2s", "--socket", tmp_path / "none.sock")
+    assert done.returncode == 1
+    assert "not ready within 0.2 s: the daemon is not running" in done.stderr
+    with ScriptedDaemon(tmp_path / "s.sock", {"/control/status": status(ladder(state="loading"))}) as daemon:
+        done = flyball("status", "--wait", "0.2s", "--socket", daemon.path)
+    assert done.returncode == 1
+    assert "still loading: defects" in done.stderr
+
+
+def test_names_stay_whole_on_a_narrow_terminal(tmp_path: Path) -> None:
+    long = "a-rung-with-a-rather-long-name-fp32"
+    script = {"/control/status": status(ladder(rungs=(long, "r112"))), "/control/decisions": decided()}
+    with ScriptedDaemon(tmp_path / "s.sock", script) as daemon:
+        narrow = {"COLUMNS": "40"}
+        for command in ("ls", "status"):
+            shown = flyball(command, "--socket", daemon.path, environment=narrow).stdout
+            assert long in shown, shown
+        assert "precision" not in flyball("ls", "--socket", daemon.path, environment=narrow).stdout
+        assert "precision" in flyball("ls", "--socket", daemon.path, environment={"COLUMNS": "100"}).stdout
+
+
+def test_the_accelerators_that_a_daemon_sees(tmp_path: Path) -> None:
+    found = {"devices": [{"backend": "onnx", "kind": "cpu", "id": "[0]", "detail": "[b]8 cores[/b]"}]}
+    with ScriptedDaemon(tmp_path / "s.sock", {"/control/devices": found}) as daemon:
+        shown = flyball("devices", "--socket", daemon.path).stdout
+    assert "[0]" in shown
+    assert "[b]8 cores[/b]" in shown
+
+
+def test_a_hold_has_an_end_that_makes_sense(tmp_path: Path) -> None:
+    done = flyball("switch", "defects", "r112", "--for", "99999999999999999999999d", "--socket", tmp_path / "none.sock")
+    assert done.returncode == 2
+    assert "expected at most 30d" in done.stderr
