@@ -46,6 +46,7 @@ distributions = st.lists(st.floats(0, 1), min_size=1, max_size=12).filter(lambda
     [
         ("max-softmax", [0.7, 0.2, 0.1], 3, 0.7),
         ("max-softmax", [0.7], 1000, 0.7),
+        ("max-softmax", [1.0, 0.04], 6, 1 / 1.04),  # rounded up when they were quantized
         ("margin", [0.7, 0.2, 0.1], 3, 0.5),
         ("margin", [0.7, 0.2], 1000, 0.5),
         ("margin", [0.7], 1000, 0.4),  # the unseen second may hold all of the other 0.3
@@ -242,7 +243,7 @@ FILES: dict[str, Callable[[np.ndarray], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("size", [(37, 61), (1, 1), (300, 7)])
+@pytest.mark.parametrize("size", [(37, 61), (1, 1), (300, 7), (3, 1500)])
 @pytest.mark.parametrize("kind", FILES)
 def test_encoded_images_by_their_headers(kind: str, size: tuple[int, int]) -> None:
     height, width = size
@@ -250,6 +251,13 @@ def test_encoded_images_by_their_headers(kind: str, size: tuple[int, int]) -> No
     expected = Complexity("file-bits-per-pixel", 8 * len(data) / (width * height))
     assert complexity(_file(data)) == expected
     assert complexity(_file(data[:9])) is None, "cut off inside the header"
+
+
+def test_a_jpeg_with_its_huffman_tables_before_its_frame() -> None:
+    data = _saved(np.zeros((20, 30, 3), np.uint8), "JPEG")
+    table = b"\xff\xc4" + struct.pack(">H", 12) + bytes(10)
+    early = data[:2] + table + data[2:]
+    assert complexity(_file(early)) == Complexity("file-bits-per-pixel", 8 * len(early) / 600)
 
 
 def test_a_jpeg_with_fill_bytes_before_its_frame() -> None:
@@ -269,6 +277,8 @@ def test_a_bitmap_only_when_it_is_compressed() -> None:
     for height in (20, -20):  # negative: the rows from the top
         rle = b"BM" + struct.pack("<IIIIiiHHIIiiII", 80, 0, 54, 40, 30, height, 1, 8, 1, 0, 0, 0, 0, 0) + bytes(26)
         assert complexity(_file(rle)) == Complexity("file-bits-per-pixel", 8 * 80 / 600)
+        old = rle[:14] + struct.pack("<I", 12) + rle[18:]  # an OS/2 header has no field for a compression
+        assert complexity(_file(old)) is None
 
 
 @pytest.mark.parametrize(
@@ -617,8 +627,8 @@ async def test_complex_pictures_start_at_the_strong_rung() -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize(
     "start_above",
-    [Complexity("entropy-bits", 8.0), Complexity("file-bits-per-pixel", 0.1), None],
-    ids=["below", "another unit", "off"],
+    [Complexity("entropy-bits", 8.0), complexity(BUSY.inputs[0]), Complexity("file-bits-per-pixel", 0.1), None],
+    ids=["below", "equal", "another unit", "off"],
 )
 async def test_what_does_not_start_at_the_strong_rung(start_above: Complexity | None) -> None:
     rungs = Rungs(SURE)
