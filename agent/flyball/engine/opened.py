@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 
@@ -28,8 +28,7 @@ WARM_RUNS = 20
 WARM_SECONDS = 0.25  # at most, so that opening a slow rung stays quick
 
 
-@dataclass(frozen=True, slots=True)
-class Ticket:
+class Ticket(NamedTuple):
     """A request in its slot. Deadline and enqueueing in monotonic seconds of the event loop."""
 
     slot: int
@@ -41,7 +40,7 @@ class Ticket:
 class _Turn:
     """On a shared accelerator, from handing a batch over until its last answer."""
 
-    def __init__(self, share: Share | None, ladder: str, requests: int) -> None:
+    def __init__(self, share: Share, ladder: str, requests: int) -> None:
         self._share = share
         self._ladder = ladder
         self._left = requests
@@ -49,7 +48,7 @@ class _Turn:
 
     def one_finished(self) -> None:
         self._left -= 1
-        if not self._left and self._share is not None:
+        if not self._left:
             self._share.finished(self._ladder, time.monotonic() - self._began_s)
 
 
@@ -124,7 +123,7 @@ class OpenedRung:
     def _dispatch(self, due: bool = False) -> None:
         """`due`: the first in line has waited for others for as long as it should."""
         while self._waiting:
-            worker = max(self.workers, key=Worker.idle_lanes)
+            worker = self.workers[0] if len(self.workers) == 1 else max(self.workers, key=Worker.idle_lanes)
             if not worker.idle_lanes():
                 if not self.alive():
                     self._refuse_waiting()
@@ -138,7 +137,7 @@ class OpenedRung:
             if self._share is not None and not self._share.may_start(self._ladder, self._dispatch):
                 return
             batch = [self._waiting.popleft()[0] for _ in range(min(self.rung.batch, len(self._waiting)))]
-            turn = _Turn(self._share, self._ladder, len(batch))
+            turn = _Turn(self._share, self._ladder, len(batch)) if self._share is not None else None
             worker.submit([Request(t.generation, t.slot, self._finisher(t, turn)) for t in batch], self._hang_s())
         if self._share is not None:
             self._share.leave(self._ladder)

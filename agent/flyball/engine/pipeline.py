@@ -42,6 +42,7 @@ class Result(NamedTuple):
 
 
 Outcome = Union[Result, BadRequest, TooLate, Failure]
+_LATE = TooLate("the deadline had passed before the run began")
 
 
 class Pipeline:
@@ -60,6 +61,8 @@ class Pipeline:
 
     def answer(self, batch: Sequence[Work]) -> List[Outcome]:
         """An outcome for each, in order. What is wrong with one request spoils no other's answer."""
+        if len(batch) == 1:
+            return [self._alone(batch[0])]
         outcomes: Dict[int, Outcome] = {}
         ready: List[_Prepared] = []
         for index, work in enumerate(batch):
@@ -87,6 +90,27 @@ class Pipeline:
         with self._running:
             self._session.close()
 
+    def _alone(self, work: Work) -> Outcome:
+        """The straight way of nearly every request: what follows for batches costs a fifth of a round trip."""
+        started_ns = time.perf_counter_ns()
+        try:
+            tensors = self._task.before(work.inputs)
+            ready_ns = time.perf_counter_ns()
+            with self._running:
+                if time.monotonic() > work.deadline_s:
+                    return _LATE
+                running_ns = time.perf_counter_ns()
+                answer = self._session.run(tensors)
+                done_ns = time.perf_counter_ns()
+            outputs = self._task.after(answer)
+        except BadRequest as error:
+            return error
+        except Exception as error:
+            # The boundary of one request: a fault in a kernel, a plan or a plug-in is its answer, not the worker's end.
+            return Failure(_named_error(error))
+        finished_ns = time.perf_counter_ns()
+        return Result(outputs, (ready_ns - started_ns, done_ns - running_ns, finished_ns - done_ns))
+
     def _prepare(self, index: int, work: Work) -> Union[_Prepared, Outcome]:
         started_ns = time.perf_counter_ns()
         try:
@@ -103,9 +127,7 @@ class Pipeline:
             now_s = time.monotonic()
             late = [p for p in part if now_s > p.deadline_s]
             part = [p for p in part if now_s <= p.deadline_s]
-            outcomes: Dict[int, Outcome] = {
-                p.number: TooLate("the deadline had passed before the run began") for p in late
-            }
+            outcomes: Dict[int, Outcome] = {p.number: _LATE for p in late}
             if not part:
                 return outcomes
             failure: Optional[Failure] = None
