@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import shutil
 import sys
@@ -64,6 +65,8 @@ async def running(model: Path, config: Engine) -> AsyncIterator[LadderRunner]:
         ladder = await ladder_of(model, Path(folder))
         runner = LadderRunner(ladder, config, Standby(0), Events(), SystemClock())
         await runner.start()
+        gc.collect()
+        gc.freeze()  # as the daemon does once it is ready
         try:
             yield runner
         finally:
