@@ -91,6 +91,13 @@ async def test_other_settings_take_effect_on_the_ladder_in_service(tmp_path: Pat
         assert catalog.get("t").totals().cache == {}
 
 
+async def test_a_ladder_whose_accelerators_are_all_absent_says_which(tmp_path: Path) -> None:
+    folder = load(write_scripts(tmp_path, {"a": {}, "b": {}}, extra='accelerators = ["edgetpu"]'))
+    async with catalogue() as catalog:
+        with pytest.raises(UnavailableError, match="a: none of its accelerators is present: edgetpu; b: none of its"):
+            await catalog.load(folder)
+
+
 async def test_what_is_removed_is_unknown_and_its_version_must_match(tmp_path: Path) -> None:
     async with catalogue() as catalog:
         await catalog.load(load(write_scripts(tmp_path, {"a": {}})))

@@ -77,7 +77,8 @@ class Switch:
         UnavailableError when none opens."""
         rungs = [r for r in self._folder.manifest.rung if self._book.usable(r.name)]
         quickest = sorted(rungs, key=lambda r: self._folder.artifact(r).stat().st_size)
-        order = dict.fromkeys([*([first] if first else []), *(r.name for r in quickest)])
+        everything = (r.name for r in self._folder.manifest.rung)  # of those without an accelerator the reason is told
+        order = dict.fromkeys([*([first] if first else []), *(r.name for r in quickest), *everything])
         async with self._lock:
             opened = await self._open_one_of(order)
         self.wanted = opened.rung.name
