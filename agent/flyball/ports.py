@@ -194,15 +194,23 @@ class Catalog(Protocol):
 # ------------------------------------------------------------------------------------------------------ sensing
 
 Quantity = Literal[
-    "power", "energy", "temperature", "cpu_utilization", "memory_available", "memory_total", "memory_used",
-    "load_1m", "frequency",
+    "power", "energy", "voltage", "current", "temperature", "temperature_limit", "cpu_utilization", "utilization",
+    "memory_available", "memory_total", "memory_used", "memory_limit", "load_1m", "frequency", "frequency_limit",
+    "pressure", "fan", "cooling", "throttled", "alarm", "over_current",
 ]  # fmt: skip
+UNITS: Mapping[Quantity, str] = {
+    "power": "W", "energy": "J", "voltage": "V", "current": "A", "temperature": "C", "temperature_limit": "C",
+    "cpu_utilization": "ratio", "utilization": "ratio", "memory_available": "B", "memory_total": "B",
+    "memory_used": "B", "memory_limit": "B", "load_1m": "tasks", "frequency": "Hz", "frequency_limit": "Hz",
+    "pressure": "ratio", "fan": "ratio", "cooling": "ratio", "throttled": "flag", "alarm": "flag",
+    "over_current": "1/s",
+}  # fmt: skip
 Scope = Literal["machine", "module", "board", "soc", "chip", "rail", "wall", "zone", "estimated"]
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
-    """One measured value. `unit` is W, J, C, B, Hz, tasks (load) or ratio (0..1); `uncertainty` is relative, None if
-    unknown."""
+    """One measured value. `unit` is W, J, V, A, C, B, Hz, tasks (load), ratio (0..1), 1/s (over_current: events) or
+    flag (throttled, alarm: 1 while so, else 0; `name` is the cause). `uncertainty` is relative, None if unknown."""
 
     quantity: Quantity
     name: str

@@ -1,12 +1,8 @@
-"""Replays a captured machine: the folder `<case>/{sys,proc,dev}`, then, one second later, `<case>/later/` over it.
-
-Links in the tree stay links, as they are in sysfs.
-"""
+"""Replays a captured machine: `<case>/tree.txt`, then, one second later, `<case>/later.txt` over it."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +11,27 @@ import msgspec
 from flyball.config import Sensing
 from flyball.ports import Reading
 from flyball.sensing.board import identify
-from flyball.sensing.contract import Roots, Sensor, SensorFailed, Unavailable
+from flyball.sensing.contract import Sensor, SensorFailed, Unavailable
 from flyball.sensing.discovery import discover
 from flyball.sensing.total import total_power
+from flyball.sensing.tree import Tree
 
 NOW_S = 100.0
 
 
-def roots_at(folder: Path) -> Roots:
-    return Roots(sys=folder / "sys", proc=folder / "proc", dev=folder / "dev")
-
-
 def replay(case: Path, scratch: Path) -> dict[str, Any]:
-    """What expected.json should say of this case."""
+    """What expected.json should say of this case; sensors that have nothing to read there are not in it."""
     said = json.loads((case / "expected.json").read_text())
-    shutil.copytree(case, scratch, symlinks=True, dirs_exist_ok=True)
-    roots, settings = roots_at(scratch), msgspec.convert(said.get("settings", {}), Sensing)
-    board = identify(roots, said["arch"])
-    sensors = discover(roots, settings, board=board)
+    tree = Tree(scratch)
+    if (case / "tree.txt").exists():
+        tree.unpack(case / "tree.txt")
+    settings = msgspec.convert(said.get("settings", {}), Sensing)
+    board = identify(tree.roots, said["arch"])
+    sensors = discover(tree.roots, settings, board=board)
     for sensor in sensors:
         attempt(sensor, NOW_S)
-    if (case / "later").is_dir():
-        shutil.copytree(case / "later", scratch, symlinks=True, dirs_exist_ok=True)
+    if (case / "later.txt").exists():
+        tree.unpack(case / "later.txt")
     found = {sensor.name: attempt(sensor, NOW_S + 1) for sensor in sensors}
     readings = [reading for _, its in found.values() for reading in its]
     assert all(r.sensor == name and r.t_s == NOW_S + 1 for name, (_, its) in found.items() for r in its)
@@ -45,7 +40,11 @@ def replay(case: Path, scratch: Path) -> dict[str, Any]:
         "arch": said["arch"],
         **({"settings": said["settings"]} if "settings" in said else {}),
         "board": msgspec.to_builtins(board),
-        "sensors": {name: {"state": state, "readings": rows(its)} for name, (state, its) in found.items()},
+        "sensors": {
+            name: {"state": state, "readings": rows(its)}
+            for name, (state, its) in found.items()
+            if state != "unavailable"
+        },
         "total": rows([total])[0] if total else None,
     }
 

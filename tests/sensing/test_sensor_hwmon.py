@@ -2,6 +2,7 @@
 
 import errno
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -160,7 +161,7 @@ def test_a_disabled_channel_is_left_out(tmp_path: Path) -> None:
             raise OSError(errno.ENODATA, "disabled")
         return read_text(path)
 
-    assert set(watts(HwmonSensor(roots_in(tmp_path), Sensing(), read).read(1.0))) == {"VDD_IN"}
+    assert set(watts(HwmonSensor(replace(roots_in(tmp_path), read=read), Sensing()).read(1.0))) == {"VDD_IN"}
 
 
 @given(

@@ -2,6 +2,7 @@
 
 import errno
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ def test_a_gated_zone_is_left_out_and_nothing_has_failed(code: int, tmp_path: Pa
             raise OSError(code, "gated")
         return read_text(path)
 
-    readings = ThermalSensor(roots_in(tmp_path), Sensing(), read).read(1.0)
+    readings = ThermalSensor(replace(roots_in(tmp_path), read=read), Sensing()).read(1.0)
     assert [(r.name, r.value, r.unit, r.scope, r.t_s) for r in readings] == [("cpu-thermal", 48.312, "C", "zone", 1.0)]
 
 

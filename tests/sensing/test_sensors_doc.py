@@ -30,18 +30,17 @@ def test_the_three_steps_add_a_sensor(tmp_path: Path, monkeypatch: pytest.Monkey
         (tmp_path / name).write_text(text)
     # What an installer makes of the entry points.
     (group,) = tomllib.loads(files["pyproject.toml"])["project"]["entry-points"].items()
-    info = tmp_path / "devfreq_sensor-1.0.dist-info"
+    info = tmp_path / "smart_plug_sensor-1.0.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: devfreq-sensor\nVersion: 1.0\n")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: smart-plug-sensor\nVersion: 1.0\n")
     lines = [f"{name} = {value}" for name, value in group[1].items()]
     (info / "entry_points.txt").write_text("\n".join([f"[{group[0]}]", *lines]))
     monkeypatch.syspath_prepend(str(tmp_path))
     found = replay(tmp_path / "case", tmp_path / "scratch")
-    assert found["sensors"]["devfreq"] == {
-        "state": "ok",
-        "readings": [["frequency", "17000000.gpu", 624750000.0, "Hz", "chip"]],
+    assert found["sensors"] == {
+        "smart-plug": {"state": "ok", "readings": [["power", "camera", 7.4, "W", "wall"]]},
     }
-    assert found["sensors"]["hwmon"]["state"] == "unavailable"
+    assert found["total"] == ["power", "camera", 7.4, "W", "wall"]
 
 
 def test_every_sensor_is_on_the_page(tmp_path: Path) -> None:

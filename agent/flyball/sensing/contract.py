@@ -9,24 +9,34 @@ may block; it never sleeps, starts a process or writes. It never invents a figur
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias, runtime_checkable
 
 from flyball.config import Sensing
-from flyball.ports import Reading
+from flyball.ports import UNITS, Quantity, Reading, Scope
+from flyball.sensing.sysfs import GATED, Reader, describe, read_text
 
 GROUP = "flyball.sensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Roots:
-    """Where the kernel's files lie. A captured tree in their place is a test case."""
+    """Where the kernel's files lie. A captured tree in their place is a test case (`flyball.sensing.tree`).
+
+    `read` gives the text of a file (OSError, ValueError). `firmware` answers a command of the Raspberry Pi's firmware
+    (OSError); None stands for the machine's own.
+    """
 
     sys: Path = Path("/sys")
     proc: Path = Path("/proc")
     dev: Path = Path("/dev")
+    etc: Path = Path("/etc")
+    var: Path = Path("/var")
+    read: Reader = read_text
+    firmware: Callable[[str], str] | None = None
 
 
 class Unavailable(Exception):
@@ -61,3 +71,51 @@ class Sensor(Protocol):
 
 
 SensorFactory: TypeAlias = Callable[[Roots, Sensing], Sensor]
+
+
+class Gathering:
+    """The readings and the troubles of one read.
+
+    gathering = Gathering(self.name, now_s)
+    for path in paths:
+        with gathering.attempt(f"fan ({path})"):                       # OSError and ValueError become troubles
+            gathering.add("fan", path.name, parse_integer(read(path)) / 255, "chip")
+    return gathering.result()                                          # raises SensorFailed when there were any
+    """
+
+    def __init__(self, sensor: str, now_s: float) -> None:
+        self._sensor = sensor
+        self._now_s = now_s
+        self.readings: list[Reading] = []
+        self.problems: list[str] = []
+
+    def add(self, quantity: Quantity, name: str, value: float, scope: Scope, uncertainty: float | None = None) -> None:
+        self.readings.append(
+            Reading(
+                quantity=quantity,
+                name=name,
+                value=float(value),
+                unit=UNITS[quantity],
+                scope=scope,
+                sensor=self._sensor,
+                t_s=self._now_s,
+                uncertainty=uncertainty,
+            )
+        )
+
+    @contextmanager
+    def attempt(self, where: str) -> Iterator[None]:
+        """What is gated by the hardware is left out; what fails is told with `where`, and the next part goes on."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in GATED:
+                self.problems.append(f"{where}: {describe(error)}")
+        except ValueError as error:
+            self.problems.append(f"{where}: {describe(error)}")
+
+    def result(self) -> Sequence[Reading]:
+        """Raises SensorFailed, with what could be read nonetheless."""
+        if self.problems:
+            raise SensorFailed("; ".join(self.problems), self.readings)
+        return self.readings

@@ -72,9 +72,9 @@ class EnergyCounter:
 class HwmonSensor:
     name = "hwmon"
 
-    def __init__(self, roots: Roots, settings: Sensing, read: Reader = read_text) -> None:
+    def __init__(self, roots: Roots, settings: Sensing) -> None:
         self._sys = roots.sys
-        self._read = read
+        self._read = roots.read
         self._channels: tuple[Channel, ...] = ()
         self._counters: dict[str, EnergyCounter] = {}
         self._seen: set[str] = set()  # names of all channels ever found

@@ -14,7 +14,7 @@ from pathlib import Path
 from flyball.config import Sensing
 from flyball.ports import Reading
 from flyball.sensing.contract import Roots, SensorFailed, Unavailable
-from flyball.sensing.sysfs import GATED, Reader, describe, optional_text, parse_integer, read_text
+from flyball.sensing.sysfs import GATED, describe, optional_text, parse_integer
 
 PLAUSIBLE_C = (-40.0, 150.0)
 
@@ -22,9 +22,9 @@ PLAUSIBLE_C = (-40.0, 150.0)
 class ThermalSensor:
     name = "thermal"
 
-    def __init__(self, roots: Roots, settings: Sensing, read: Reader = read_text) -> None:
+    def __init__(self, roots: Roots, settings: Sensing) -> None:
         self._folder = roots.sys / "class/thermal"
-        self._read = read
+        self._read = roots.read
         self._zones: dict[Path, tuple[str, str]] = {}  # zone -> (type, name of its readings)
         self._seen = False
 
