@@ -104,7 +104,7 @@ class Run:
         self._killed = None
 
     async def _one(self, pid: int, how: signal.Signals) -> None:
-        active = self._runner._switch.active  # bench only: which process answers
+        active = self._runner._seats.active  # bench only: which process answers
         mine = active is not None and any(w.pid == pid for w in active.workers)
         standby = any(r.state == "standby" for r in self._runner.status().rungs)
         began = time.perf_counter()
@@ -121,7 +121,7 @@ class Run:
     async def _recovered(self, rung: str, began: float) -> None:
         while time.perf_counter() - began < 15:
             await asyncio.sleep(0.01)
-            active = self._runner._switch.active
+            active = self._runner._seats.active
             if active is not None and active.rung.name == rung and active.alive():
                 self.recoveries_s.append(time.perf_counter() - began)
                 return

@@ -65,7 +65,7 @@ async def test_the_active_worker_killed_while_idle(tmp_path: Path, how: signal.S
     async with running(root, PATIENT) as runner:
         await runner.switch("small", "test")
         await runner.switch("big", "test")
-        os.kill(runner._switch.active.workers[0].pid, how)
+        os.kill(runner._seats.active.workers[0].pid, how)
         began_s = time.monotonic()
         assert values(await runner.infer(ask(1.0, 1.0))) in ([2.0, 2.0], [3.0, 3.0])
         assert time.monotonic() - began_s < 0.5
@@ -78,7 +78,7 @@ async def test_a_killed_standby_is_opened_again(tmp_path: Path) -> None:
     async with running(root, PATIENT) as runner:
         await runner.switch("small", "test")
         await runner.switch("big", "test")
-        (standby,) = set(children()) - {runner._switch.active.workers[0].pid}
+        (standby,) = set(children()) - {runner._seats.active.workers[0].pid}
         os.kill(standby, signal.SIGKILL)
         await until(lambda: standby not in children() and len(children()) == 2)
         await until(lambda: runner.status().rungs[1].state == "standby")

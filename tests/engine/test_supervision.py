@@ -198,7 +198,7 @@ async def test_a_requests_own_limit_picks_the_strongest_warm_rung_that_meets_it(
         await runner.switch("big", "test")
         for _ in range(20):  # until the pace has learnt that the canary was quicker than the requests
             await runner.infer(ask(1.0, 1.0))
-            if runner._switch.active.pace.own_s > 0.2:
+            if runner._seats.active.pace.own_s > 0.2:
                 break
         assert (await runner.infer(ask(1.0, 1.0, timeout_s=2.0))).rung == "big"
         assert (await runner.infer(ask(1.0, 1.0, timeout_s=0.1))).rung == "middle"

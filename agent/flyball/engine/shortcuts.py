@@ -16,7 +16,7 @@ from flyball.config import Cascade as CascadeSettings
 from flyball.config import Engine, LadderSettings
 from flyball.engine.cache import AnswerCache
 from flyball.engine.cascade import Cascade, Complexity, Plan
-from flyball.engine.switch import Switch
+from flyball.engine.seats import Seats
 from flyball.ladder.manifest import LadderFolder
 from flyball.ports import Answer, InferRequest
 
@@ -31,12 +31,12 @@ class Shortcuts:
         folder: LadderFolder,
         settings: LadderSettings,
         config: Engine,
-        switch: Switch,
+        seats: Seats,
         compute: Callable[[InferRequest], Awaitable[Answer]],
         clock: Clock,
     ) -> None:
         self._names = [r.name for r in folder.manifest.rung]
-        self._switch = switch
+        self._seats = seats
         self._compute = compute
         self._limit_s = config.request_timeout_s
         self._clock = clock
@@ -78,7 +78,7 @@ class Shortcuts:
         return await self._cache.answer(request, self._active, self._compute, limit_s)
 
     def _active(self) -> str | None:
-        return None if self._switch.active is None else self._switch.active.rung.name
+        return None if self._seats.active is None else self._seats.active.rung.name
 
     def _build_cascade(self, folder: LadderFolder, wanted: CascadeSettings) -> None:
         unknown = [name for name in (wanted.first, wanted.then) if name not in self._names]
@@ -107,5 +107,5 @@ class Shortcuts:
         """What an answer of the rung takes; endless while it may not answer."""
         if self._above_active(rung):
             return math.inf
-        opened = next((o for o in self._switch.opened() if o.rung.name == rung), None)
+        opened = next((o for o in self._seats.opened() if o.rung.name == rung), None)
         return None if opened is None else opened.pace.own_s

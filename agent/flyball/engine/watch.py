@@ -18,7 +18,7 @@ from flyball.config import Engine
 from flyball.engine.book import RungBook
 from flyball.engine.memory import resident_bytes
 from flyball.engine.opened import OpenedRung
-from flyball.engine.switch import Switch
+from flyball.engine.seats import Seats
 from flyball.errors import CanaryError, WorkerError
 
 log = logging.getLogger(__name__)
@@ -31,8 +31,8 @@ _MIB = 1 << 20
 class Watch:
     """`distrust` is called when a rung was found to answer wrongly: what it has said lately may be wrong too."""
 
-    def __init__(self, switch: Switch, book: RungBook, config: Engine, distrust: Callable[[], None]) -> None:
-        self._switch = switch
+    def __init__(self, seats: Seats, book: RungBook, config: Engine, distrust: Callable[[], None]) -> None:
+        self._seats = seats
         self._book = book
         self._config = config
         self._distrust = distrust
@@ -40,9 +40,9 @@ class Watch:
 
     def tend(self) -> None:
         now_s = time.monotonic()
-        for opened in self._switch.opened():
+        for opened in self._seats.opened():
             self._limit_memory(opened)
-            beats = 1 if opened is self._switch.active else _STANDBY_BEATS
+            beats = 1 if opened is self._seats.active else _STANDBY_BEATS
             if opened not in self._checks and now_s - opened.answered_s > beats * self._config.heartbeat_s:
                 task = asyncio.get_running_loop().create_task(self._check(opened))
                 self._checks[opened] = task

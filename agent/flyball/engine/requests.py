@@ -1,0 +1,252 @@
+"""A ladder's requests, each from its tensors to its answer, whatever rung is active.
+
+admission -> queue -> slot -> the rung's worker -> slot -> Answer   (a worker that dies: once more on the next)
+
+A slot belongs to the ladder, not to a worker: a retry on another rung copies no tensor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable, Sequence
+
+from flyball.clock import Clock
+from flyball.config import Engine
+from flyball.engine.opened import OpenedRung, Ticket
+from flyball.engine.process import Outcome
+from flyball.engine.queue import DEFAULT_PRIORITY, SlotQueue, Urgency
+from flyball.engine.seats import Seats
+from flyball.engine.slots import BAD_REQUEST, OK, TOO_LATE, Reply, SlotOverflow, SlotPool
+from flyball.engine.tally import Tally
+from flyball.errors import (
+    DeadlineError,
+    FlyballError,
+    QueueFullError,
+    RequestError,
+    TooLargeError,
+    UnavailableError,
+    WorkerError,
+)
+from flyball.ladder.manifest import LadderFolder, Rung
+from flyball.ports import Answer, InferRequest, Tensor, Timing
+
+_ATTEMPTS = 2
+_SAFE = 0.75  # of a request's limit is what an estimate may fill: full to the brim, half of the answers would be late
+
+
+class Requests:
+    """`lend` opens a rung that a request asks for by name."""
+
+    def __init__(
+        self,
+        folder: LadderFolder,
+        config: Engine,
+        seats: Seats,
+        slots: SlotPool,
+        tally: Tally,
+        lend: Callable[[str], Awaitable[OpenedRung]],
+        clock: Clock,
+    ) -> None:
+        self._ladder = folder.name
+        self._interface = folder.interface()
+        self._config = config
+        self._seats = seats
+        self._slots = slots
+        self._tally = tally
+        self._lend = lend
+        self._clock = clock
+        self._queue = SlotQueue(slots.count, config.queue_limit)
+        self._generations = itertools.count(1)
+
+    def pending(self) -> int:
+        return self._queue.pending()
+
+    async def drained(self) -> None:
+        """Until the requests in slots and those that wait have been answered."""
+        await self._queue.drained()
+
+    async def infer(self, request: InferRequest) -> Answer:
+        try:
+            return await self._infer(request)
+        except (QueueFullError, TooLargeError, DeadlineError):
+            self._tally.failed("REJECTED")
+            raise
+        except (WorkerError, UnavailableError):
+            self._tally.failed("BACKEND")
+            raise
+        except asyncio.CancelledError:
+            self._tally.failed("CANCELED")
+            raise
+        except FlyballError:
+            self._tally.failed("OTHER")
+            raise
+
+    async def _infer(self, request: InferRequest) -> Answer:
+        started_s = self._clock.monotonic_s()
+        limit_s = self._config.request_timeout_s
+        if request.timeout_s is not None:
+            limit_s = min(limit_s, request.timeout_s)
+        deadline_s = started_s + limit_s
+        tensors = self._ordered(request.inputs)
+        urgency = Urgency(DEFAULT_PRIORITY if request.priority is None else request.priority, deadline_s)
+        chosen = None
+        if request.rung is None and request.timeout_s is not None:
+            chosen = self._rung_in_time(urgency, limit_s)
+        slot = await self._queue.take(urgency)
+        held = True
+        try:
+            self._refuse_late(request, deadline_s)
+            self._write(slot, tensors, deadline_s)
+            why = ""
+            for _ in range(_ATTEMPTS):
+                warm = chosen is not None and chosen.alive()
+                opened = chosen if chosen is not None and warm else await self._target(request.rung, deadline_s)
+                chosen = None  # it was chosen for its speed: a second attempt takes whatever answers
+                generation = next(self._generations)
+                self._slots.hand_over_again(slot, generation, deadline_s)
+                future = self._submit(opened, slot, generation, deadline_s)
+                held = False  # from here on the slot is given back by whoever sees the worker finish
+                try:
+                    outcome = await self._wait(future, deadline_s, limit_s)
+                finally:
+                    held = _finished(future)
+                if outcome is None:
+                    reply = self._slots.read_reply(slot, generation)
+                    return self._answer(reply, opened, started_s)
+                why = outcome
+            raise WorkerError(f"ladder {self._ladder}: the request failed on {_ATTEMPTS} workers in a row: {why}")
+        finally:
+            if held:
+                self._release(slot)
+
+    def _rung_in_time(self, urgency: Urgency, limit_s: float) -> OpenedRung | None:
+        """The strongest warm rung that will answer within the limit; None for the one that answers anyway. Never
+        stronger than the active one: the governor chose that for what the machine can bear. Raises DeadlineError when
+        no rung will."""
+        active = self._seats.active
+        if active is None:
+            return None
+        ahead = self._queue.ahead_of(urgency)
+        done_s, safe_s = active.pace.done_s(ahead), limit_s * _SAFE
+        if done_s <= safe_s:
+            return None
+        wait_s = done_s - active.pace.own_s
+        for opened in self._seats.weaker():
+            if wait_s + opened.pace.own_s <= safe_s:
+                return opened
+        if not ahead:
+            return None  # nothing else to do, so it is tried: an estimate that nothing corrects would stand for ever
+        raise DeadlineError(
+            f"ladder {self._ladder}: {ahead} requests are ahead, about {done_s * 1e3:.0f} ms of work: no answer within "
+            f"{limit_s * 1e3:.0f} ms"
+        )
+
+    def _refuse_late(self, request: InferRequest, deadline_s: float) -> None:
+        """One that waited for so long that its answer would come too late must not keep others waiting as well. Raises
+        DeadlineError."""
+        active = self._seats.active
+        if request.timeout_s is None or request.rung is not None or active is None or self._queue.pending() < 2:
+            return
+        quickest_s = min([active.pace.own_s, *(o.pace.own_s for o in self._seats.weaker())])
+        if self._clock.monotonic_s() + quickest_s > deadline_s:
+            raise DeadlineError(f"ladder {self._ladder}: it waited until too little of its time was left")
+
+    def _ordered(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """The inputs in the interface's order."""
+        by_name = {t.name: t for t in inputs}
+        try:
+            return [by_name[t.name] for t in self._interface.inputs]
+        except KeyError as error:
+            raise RequestError(f"ladder {self._ladder}: the input {error} is missing") from None
+
+    def _write(self, slot: int, tensors: Sequence[Tensor], deadline_s: float) -> None:
+        try:
+            self._slots.write_request(slot, 0, [(t.datatype, t.shape, memoryview(t.data)) for t in tensors], deadline_s)
+        except SlotOverflow as error:
+            raise TooLargeError(f"ladder {self._ladder}: {error} (max_input_bytes in its manifest)") from None
+
+    async def _target(self, rung: str | None, deadline_s: float) -> OpenedRung:
+        if rung is not None:
+            left_s = max(0.0, deadline_s - self._clock.monotonic_s())
+            # Opening a rung goes on for whoever asks next; this caller waits for it no longer than he said.
+            opening = asyncio.ensure_future(self._lend(rung))
+            try:
+                return await asyncio.wait_for(asyncio.shield(opening), left_s)
+            except asyncio.TimeoutError:
+                opening.add_done_callback(_look_at)
+                raise DeadlineError(f"ladder {self._ladder}: the rung {rung} was not open in time") from None
+        if self._seats.active is not None:
+            return self._seats.active
+        return await self._seats.answering(max(0.0, deadline_s - self._clock.monotonic_s()))
+
+    def _submit(self, opened: OpenedRung, slot: int, generation: int, deadline_s: float) -> asyncio.Future[Outcome]:
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+        def done(outcome: Outcome) -> None:
+            if future.done():  # its caller has gone: nobody else will give the slot back
+                self._release(slot)
+            else:
+                future.set_result(outcome)
+
+        self._tally.executed()
+        opened.submit(Ticket(slot, generation, deadline_s, done))
+        return future
+
+    async def _wait(self, future: asyncio.Future[Outcome], deadline_s: float, limit_s: float) -> Outcome:
+        left_s = deadline_s - self._clock.monotonic_s()
+        timer = asyncio.get_running_loop().call_later(left_s, _expire, future, limit_s)
+        try:
+            return await future
+        finally:
+            timer.cancel()
+
+    def _answer(self, reply: Reply, opened: OpenedRung, started_s: float) -> Answer:
+        if reply.status == BAD_REQUEST:
+            raise RequestError(f"ladder {self._ladder}: {reply.message}")
+        if reply.status == TOO_LATE:
+            raise DeadlineError(f"ladder {self._ladder}: {reply.message}")
+        if reply.status != OK:
+            raise WorkerError(f"ladder {self._ladder}, rung {opened.rung.name}: {reply.message}")
+        outputs = tuple(
+            Tensor(public.name, t.datatype, t.shape, bytes(t.data))
+            for public, t in zip(self._interface.outputs, reply.outputs, strict=True)
+        )
+        now_s = self._clock.monotonic_s()
+        pre_s, run_s, post_s = reply.pre_ns / 1e9, reply.run_ns / 1e9, reply.post_ns / 1e9
+        total_s = now_s - started_s
+        timing = Timing(
+            queue_s=max(0.0, total_s - pre_s - run_s - post_s),
+            pre_s=pre_s,
+            run_s=run_s,
+            post_s=post_s,
+            total_s=total_s,
+        )
+        self._tally.answered(opened.rung.name, timing, now_s)
+        opened.pace.answered(now_s, pre_s + run_s + post_s, self._queue.pending() - 1)
+        return Answer(outputs=outputs, rung=opened.rung.name, timing=timing)
+
+    def _release(self, slot: int) -> None:
+        self._slots.give_back_pages(slot)
+        self._queue.give(slot)
+
+
+def slots_for(rung: Rung, lanes: int) -> int:
+    """How many a rung needs: enough for a batch in every lane, and for the next one to gather meanwhile."""
+    return rung.instances * (lanes if rung.batch == 1 else rung.batch * max(2, lanes))
+
+
+def _look_at(opening: asyncio.Future[OpenedRung]) -> None:
+    """Its error has been reported where the rung was opened; nobody else waits for it."""
+    if not opening.cancelled():
+        opening.exception()
+
+
+def _finished(future: asyncio.Future[Outcome]) -> bool:
+    """Whether the worker is done with the slot: also true when the caller was cancelled just after that."""
+    return future.done() and not future.cancelled() and future.exception() is None
+
+
+def _expire(future: asyncio.Future[Outcome], limit_s: float) -> None:
+    if not future.done():
+        future.set_exception(DeadlineError(f"no answer within {limit_s:.3g} s"))

@@ -1,0 +1,244 @@
+"""Which rung of a ladder answers, and which are kept open beside it.
+
+open a rung's workers -> seat it (the pointer that every request follows) -> standby, within a memory budget -> close
+
+Whoever changes the seats holds `lock`: an order of the switch, or the recovery from a crash; one at a time. Decides
+nothing itself about which rung that should be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Iterable, Sequence
+
+from flyball.clock import Clock
+from flyball.config import Engine
+from flyball.engine.book import RungBook
+from flyball.engine.memory import available_bytes
+from flyball.engine.opened import OpenedRung, open_rung
+from flyball.engine.share import Shares
+from flyball.engine.slots import SlotPool
+from flyball.engine.standby import Standby
+from flyball.errors import FlyballError, LadderError, NotFoundError, UnavailableError, WorkerError
+from flyball.events import Event, Events
+from flyball.ladder.manifest import LadderFolder, Rung
+
+log = logging.getLogger(__name__)
+
+# A second session takes 2 to 3 times its file, and ONNX Runtime 54 to 88 MiB for 25 MB (measured).
+_FILE_FACTOR = 3
+_RUNTIME_BYTES = 64 << 20
+
+
+class Seats:
+    """`active` is the rung that answers; None while there is none. `wanted` is what `active` should be. `on_exit` is
+    called when a worker ends, with the rung that it was of and the cause."""
+
+    def __init__(
+        self,
+        folder: LadderFolder,
+        config: Engine,
+        slots: SlotPool,
+        book: RungBook,
+        standby: Standby,
+        shares: Shares,
+        events: Events,
+        clock: Clock,
+    ) -> None:
+        self.active: OpenedRung | None = None
+        self.wanted = ""
+        self.error = ""  # why there is no active rung, once every rung was tried
+        self.closing = False
+        self.lock = asyncio.Lock()
+        self.on_exit: Callable[[OpenedRung, str], None] = _ignore
+        self._folder = folder
+        self._config = config
+        self._slots = slots
+        self._book = book
+        self._standby = standby
+        self._shares = shares
+        self._events = events
+        self._clock = clock
+        self._changed = asyncio.Event()
+
+    # ------------------------------------------------------------------------------------------------ looked at
+
+    def weaker(self) -> Sequence[OpenedRung]:
+        """The warm rungs below the active one, strongest first."""
+        names = [r.name for r in self._folder.manifest.rung]
+        if self.active is None:
+            return ()
+        below = names[names.index(self.active.rung.name) + 1 :]
+        return sorted(
+            (o for o in self._standby.of(self) if o.rung.name in below),
+            key=lambda o: names.index(o.rung.name),
+        )
+
+    def opened(self) -> Sequence[OpenedRung]:
+        """The active rung and those on standby."""
+        active = [self.active] if self.active is not None else []
+        return [*active, *self._standby.of(self)]
+
+    async def answering(self, timeout_s: float) -> OpenedRung:
+        """The active rung; waits for one while the ladder is between two. Raises UnavailableError."""
+        if self.active is None and not self.error and not self.closing:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._until_changed(), timeout_s)
+        if self.active is None:
+            why = self.error or ("it is being unloaded" if self.closing else "no rung became ready in time")
+            raise UnavailableError(f"ladder {self._folder.name} cannot answer now: {why}")
+        return self.active
+
+    def open_already(self, name: str) -> OpenedRung | None:
+        if self.active is not None and self.active.rung.name == name:
+            return self.active
+        return self._standby.find(self, name)
+
+    def nearest(self, lost: Rung) -> OpenedRung | None:
+        """What stands by nearest to `lost`, its declared twin first; None when nothing does."""
+        names = [r.name for r in self._folder.manifest.rung]
+        at = names.index(lost.name)
+        rest = self._standby.of(self)
+        return min(rest, key=lambda o: (o.rung.name != lost.twin, abs(names.index(o.rung.name) - at)), default=None)
+
+    def usable(self, name: str) -> Rung:
+        """Raises NotFoundError, WorkerError."""
+        rung = self._folder.rung(name)
+        if rung is None:
+            known = ", ".join(r.name for r in self._folder.manifest.rung)
+            raise NotFoundError(f"ladder {self._folder.name} has no rung {name!r} (it has: {known})")
+        if not self._book.usable(name):
+            raise WorkerError(f"ladder {self._folder.name}, rung {name}: {self._book.why_not(name)}")
+        return rung
+
+    def refuse_when_closing(self) -> None:
+        """Raises UnavailableError."""
+        if self.closing:
+            raise UnavailableError(f"ladder {self._folder.name} cannot answer now: it is being unloaded")
+
+    def too_little_memory(self, rung: Rung) -> bool:
+        """For this rung beside what is open: by what it took when it was last open here, else by its file."""
+        available = available_bytes()
+        if available is None:
+            return False
+        known = next((e.rss_bytes for e in self._book.entries() if e.name == rung.name), None)
+        file_bytes = self._folder.artifact(rung).stat().st_size
+        return available < (known or file_bytes * _FILE_FACTOR + _RUNTIME_BYTES)
+
+    # ------------------------------------------------------------------------------------------------ changed
+
+    async def open(self, rung: Rung) -> OpenedRung:
+        """Its workers, warm and right about the canary; not seated yet. Raises WorkerError, LadderError."""
+        try:
+            expected = self._book.expected(rung.name)
+            share = self._shares.of(self._book.kind(rung))
+            opened = await open_rung(self._folder, rung, self._config, self._slots, expected, share)
+        except OSError as error:
+            # No more descriptors, processes or memory: the machine's trouble, which may pass.
+            self._book.refused(rung, str(error))
+            raise WorkerError(f"{self._folder.name}/{rung.name} could not be opened: {error}") from error
+        except FlyballError as error:
+            self._book.refused(rung, str(error))
+            self.tell("rung_failed", f"{self._folder.name}/{rung.name} could not be opened: {error}", "error")
+            raise
+        for worker in opened.workers:
+            worker.exited.add_done_callback(lambda cause: self.on_exit(opened, cause.result()))
+        return opened
+
+    async def open_one_of(self, names: Iterable[str]) -> OpenedRung:
+        """Seats the first rung that opens. Raises UnavailableError."""
+        errors = []
+        for name in names:
+            if not self._book.usable(name):
+                errors.append(f"{name}: {self._book.why_not(name)}")
+                continue
+            try:
+                opened = await self.open(self.usable(name))
+                self.seat(opened)
+                return opened
+            except (WorkerError, LadderError) as error:
+                errors.append(str(error))
+        self.error = "no rung could be opened: " + ("; ".join(errors) or "there is no other")
+        self._changed.set()
+        raise UnavailableError(f"ladder {self._folder.name}: {self.error}")
+
+    def seat(self, opened: OpenedRung) -> None:
+        self.active = opened
+        self.error = ""
+        self._book.opened(opened, "active")
+        self._changed.set()
+
+    async def retire(self, old: OpenedRung) -> None:
+        """The old rung finishes what it has and goes on standby as far as the budget allows."""
+        if not old.alive() or self.closing:
+            await self.close([old])
+            return
+        await self.keep(old)
+
+    async def vacate(self, old: OpenedRung) -> None:
+        """Ends every worker, so that their memory comes back; requests wait from here on."""
+        self.active = None
+        self._changed.clear()
+        await self.close([*self._standby.take_all(self), old])
+
+    async def close(self, leaving: Iterable[OpenedRung]) -> None:
+        for opened in leaving:
+            try:
+                await asyncio.wait_for(opened.drained(), self._config.drain_timeout_s)
+            except asyncio.TimeoutError:
+                log.warning("%s: %d requests did not finish in time", opened.label, opened.in_flight)
+            await opened.stop(self._config.drain_timeout_s)
+            if self._folder.rung(opened.rung.name) is opened.rung:
+                self._book.closed(opened.rung)
+
+    def _distance(self, rung: str) -> int:
+        """From the rung that should be active; a twin of it is as near as can be."""
+        names = [r.name for r in self._folder.manifest.rung]
+        wanted = self._folder.rung(self.wanted)
+        if wanted is None or wanted.twin == rung:
+            return 0
+        return abs(names.index(rung) - names.index(wanted.name))
+
+    def take(self, name: str) -> OpenedRung | None:
+        """Off standby, if it is there."""
+        return self._standby.take(self, name)
+
+    async def keep(self, opened: OpenedRung) -> bool:
+        """On standby, as far as the budget allows; whether it stayed."""
+        self._book.opened(opened, "standby")
+        leaving = self._standby.keep(self, opened, self._distance)
+        await self.close(leaving)
+        return opened not in leaving
+
+    async def empty(self) -> None:
+        """Drains and ends every worker of this ladder."""
+        active, self.active = self.active, None
+        self._changed.set()
+        leaving = self._standby.take_all(self)
+        if active is not None:
+            leaving.append(active)
+        await self.close(leaving)
+
+    async def _until_changed(self) -> None:
+        while self.active is None and not self.error and not self.closing:
+            self._changed.clear()
+            await self._changed.wait()
+
+    def tell(self, kind: str, message: str, severity: str) -> None:
+        level = logging.ERROR if severity == "error" else logging.INFO
+        log.log(level, "%s", message)
+        self._events.publish(
+            Event(
+                kind=kind,
+                t_s=self._clock.monotonic_s(),
+                message=message,
+                ladder=self._folder.name,
+                severity="error" if severity == "error" else "info",
+            )
+        )
+
+
+def _ignore(opened: OpenedRung, cause: str) -> None:
+    """Until somebody looks after exits."""
