@@ -40,7 +40,8 @@ from itertools import accumulate
 import uvloop
 
 from flyball.clock import SystemClock
-from flyball.engine.cache import ENTRY_BYTES, AnswerCache
+from flyball.engine.cache import AnswerCache
+from flyball.engine.store import ENTRY_BYTES
 from flyball.ports import Answer, InferRequest, Tensor, Timing
 
 SHAPE = (224, 224, 3)

@@ -28,7 +28,10 @@ import numpy as np
 
 from flyball.clock import SystemClock
 from flyball.demo import surface
-from flyball.engine.cascade import Cascade, Measure, Plan, complexity, confidence, scores_of, threshold_for
+from flyball.engine.calibration import threshold_for
+from flyball.engine.cascade import Cascade, Plan
+from flyball.engine.complexity import complexity
+from flyball.engine.confidence import Measure, confidence, scores_of
 from flyball.ladder.manifest import load
 from flyball.ladder.steps import Layout, Normalize, Resize, Softmax
 from flyball.ports import Answer, InferRequest, Tensor, Timing

@@ -104,8 +104,8 @@ class LadderTotals(msgspec.Struct, frozen=True, kw_only=True):
     pre_ns: int
     run_ns: int
     post_ns: int
-    answers_by_rung: Mapping[str, int]
-    busy_s_by_rung: Mapping[str, float] = {}  # pre + run + post of answered requests
+    answers_by_rung: Mapping[str, int]  # inferences: none for an answer from the cache, two for an escalated request
+    busy_s_by_rung: Mapping[str, float] = {}  # pre + run + post of these
     switches: Mapping[str, int]  # "from>to:reason-code" -> count
     worker_restarts: Mapping[str, int]  # by cause
     latency_buckets: Mapping[float, int]  # upper bound in seconds -> count (cumulative), as Prometheus has them

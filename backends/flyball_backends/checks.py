@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Iterable, List, Mapping, Tuple
 
 import numpy as np
 
-from flyball_backends.contract import BackendError, Signature, TensorSpec
+from flyball_backends.contract import BackendError, InputError, Signature, TensorSpec
 
 if TYPE_CHECKING:
     from flyball_backends.contract import Tensors
@@ -72,6 +72,16 @@ def nearest(name: str, known: Iterable[str], what: str) -> str:
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1)
     return "; did you mean {!r}?".format(near[0]) if near else "; {}: {}".format(what, ", ".join(names) or "none")
+
+
+def run_error(artifact: Path, signature: Signature, inputs: Tensors, why: str) -> BackendError:
+    """For a run that failed. Where the signature leaves sizes free, their choice is what differs from the canary that
+    went before: then it is an InputError, without the paths that only the server knows."""
+    if not any(size < 0 for spec in signature.inputs for size in spec.shape):
+        return BackendError("{}: the run failed: {}".format(artifact, why))
+    sizes = ", ".join("{} {}".format(spec.name, list(inputs[spec.name].shape)) for spec in signature.inputs)
+    plain = " ".join(word for word in why.split() if not word.startswith("/"))
+    return InputError("the model does not run on inputs of these sizes ({}): {}".format(sizes, plain[:400]))
 
 
 def _mistakes(specs: Tuple[TensorSpec, ...], inputs: Mapping[str, Any]) -> List[str]:

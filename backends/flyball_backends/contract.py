@@ -67,6 +67,11 @@ class BackendError(Exception):
     """A backend could not open or run an artifact. The text says what, where and what to do about it."""
 
 
+class InputError(BackendError):
+    """The artifact is sound, but does not run on inputs of the sizes that it was given where its signature leaves them
+    free: the caller's mistake, not the rung's."""
+
+
 @runtime_checkable
 class Session(Protocol):
     """An opened artifact. `run` may be called many times, from one thread at a time."""
@@ -77,7 +82,7 @@ class Session(Protocol):
         """Arrays by tensor name, C-contiguous, of the signature's dtypes and shapes, in; the same out.
 
         The arrays that come out may be reused by the next `run`: copy what must live longer.
-        Raises BackendError.
+        Raises BackendError; InputError where the sizes of the inputs are at fault.
         """
         ...
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional, Sequenc
 
 import numpy as np
 
-from flyball_backends.checks import check_artifact, check_inputs, check_options
-from flyball_backends.contract import Accelerator, BackendError, Quantization, Signature, TensorSpec
+from flyball_backends.checks import check_artifact, check_inputs, check_options, run_error
+from flyball_backends.contract import Accelerator, BackendError, InputError, Quantization, Signature, TensorSpec
 from flyball_backends.cores import usable_cores
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ class InterpreterSession:
             interpreter.invoke()
             return {name: interpreter.get_tensor(index) for name, index in self._outputs.items()}
         except Exception as error:  # see __init__
-            raise BackendError("{}: the run failed: {}".format(self._artifact, _one_line(str(error)))) from error
+            raise run_error(self._artifact, self.signature, inputs, _one_line(str(error))) from error
 
     def close(self) -> None:
         self._interpreter = None
@@ -153,16 +153,16 @@ class InterpreterSession:
     def _allocate(self, shapes: Dict[str, Tuple[int, ...]]) -> None:
         for name, shape in shapes.items():
             if 0 in shape:
-                raise BackendError("input {!r}: LiteRT runs no empty tensors, found shape {}".format(name, list(shape)))
+                raise InputError("input {!r}: LiteRT runs no empty tensors, found shape {}".format(name, list(shape)))
         self._allocated = None  # until it has worked: after a failure the interpreter is half way
         try:
             for name, shape in shapes.items():
                 self._interpreter.resize_tensor_input(self._inputs[name], shape, strict=True)
             self._interpreter.allocate_tensors()
         except Exception as error:  # see __init__
-            raise BackendError(
-                "{}: the model cannot be resized to inputs of {}: {}".format(
-                    self._artifact, {n: list(s) for n, s in shapes.items()}, _one_line(str(error))
+            raise InputError(
+                "the model cannot be resized to inputs of {}: {}".format(
+                    {n: list(s) for n, s in shapes.items()}, _one_line(str(error))
                 )
             ) from error
         self._allocated = shapes

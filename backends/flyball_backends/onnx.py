@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, List, Literal, Sequence, Tuple
 
-from flyball_backends.checks import check_artifact, check_inputs, check_options
+from flyball_backends.checks import check_artifact, check_inputs, check_options, run_error
 from flyball_backends.contract import Accelerator, BackendError, Signature, TensorSpec
 from flyball_backends.cores import usable_cores
 
@@ -122,7 +122,7 @@ class OnnxSession:
         try:
             values = self._session.run(self._outputs, dict(inputs))
         except Exception as error:  # see open()
-            raise BackendError("{}: the run failed: {}".format(self._artifact, _plain(str(error)))) from error
+            raise run_error(self._artifact, self.signature, inputs, _plain(str(error))) from error
         return dict(zip(self._outputs, values))  # noqa: B905 - strict= is Python 3.10
 
     def close(self) -> None:

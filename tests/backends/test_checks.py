@@ -1,13 +1,14 @@
 import time
 from collections import namedtuple
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flyball_backends.checks import check_artifact, check_inputs, check_options, fits
-from flyball_backends.contract import BackendError, Signature, TensorSpec
+from flyball_backends.checks import check_artifact, check_inputs, check_options, fits, run_error
+from flyball_backends.contract import BackendError, InputError, Signature, TensorSpec
 
 SIGNATURE = Signature(
     (TensorSpec("image", "uint8", (1, -1, -1, 3)), TensorSpec("scale", "float32", ())),
@@ -99,3 +100,15 @@ def test_options_of_another_backend():
     check_options(backend, 3)
     with pytest.raises(BackendError, match="backend 'mine': expected its Options, found dict"):
         check_options(backend, {})
+
+
+def test_a_failed_run_blames_the_caller_only_where_he_chose_the_sizes():
+    free = Signature((TensorSpec("x", "float32", (1, -1)),), ())
+    fixed = Signature((TensorSpec("x", "float32", (1, 2)),), ())
+    inputs = {"x": np.ones((1, 2), np.float32)}
+    error = run_error(Path("/srv/m.onnx"), free, inputs, "Status: /build/core/ops.h:5 axis 3 by 4")
+    assert isinstance(error, InputError)
+    assert str(error) == "the model does not run on inputs of these sizes (x [1, 2]): Status: axis 3 by 4"
+    error = run_error(Path("/srv/m.onnx"), fixed, inputs, "out of memory")
+    assert not isinstance(error, InputError)
+    assert str(error) == "/srv/m.onnx: the run failed: out of memory"

@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flyball.clock import SystemClock
-from flyball.engine.cache import ENTRY_BYTES, AnswerCache, CacheStats
+from flyball.engine.cache import AnswerCache, CacheStats
+from flyball.engine.store import ENTRY_BYTES
 from flyball.errors import DeadlineError, QueueFullError, RequestError, UnavailableError, WorkerError
 from flyball.ports import Answer, InferRequest, Tensor, Timing
 from flyball.testing import NO_TIME, FakeClock

@@ -18,19 +18,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from flyball.demo import surface
-from flyball.engine.cascade import (
-    Cascade,
-    CascadeStats,
-    Complexity,
-    EscalationBudget,
-    Measure,
-    Plan,
-    complexity,
-    confidence,
-    scores_of,
-    threshold_for,
-)
-from flyball.errors import DeadlineError, RequestError, UnavailableError, WorkerError
+from flyball.engine.calibration import threshold_for
+from flyball.engine.cascade import Cascade, CascadeStats, EscalationBudget, Plan
+from flyball.engine.complexity import Complexity, complexity
+from flyball.engine.confidence import Measure, confidence, scores_of
+from flyball.errors import DeadlineError, QueueFullError, RequestError, UnavailableError, WorkerError
 from flyball.ports import Answer, InferRequest, Tensor, Timing
 from flyball.testing import NO_TIME, FakeClock
 
@@ -569,6 +561,26 @@ async def test_a_strong_rung_that_fails_leaves_the_cheap_answer(error: Exception
     assert answer.timing.total_s == pytest.approx(0.22), "the time that the failure took is not hidden"
     assert answer.timing.queue_s == pytest.approx(0.21)
     assert cascade.stats() == _stats(requests=1, escalated=1, strong_failed=1)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("error", [WorkerError("tried again in 9 s"), UnavailableError("no room")])
+async def test_without_the_cheap_rung_the_active_one_answers(error: Exception) -> None:
+    rungs = Rungs()
+    rungs.failing["small"] = error
+    cascade = rungs.cascade()
+    answer = await cascade.answer(PICTURE, rungs.infer)
+    assert (answer.rung, rungs.rungs_asked()) == ("active", ["small", None])
+    assert cascade.stats() == _stats(requests=1, cheap_failed=1)
+
+
+@pytest.mark.anyio
+async def test_a_full_queue_is_not_asked_a_second_time() -> None:
+    rungs = Rungs()
+    rungs.failing["small"] = QueueFullError("full")
+    with pytest.raises(QueueFullError):
+        await rungs.cascade().answer(PICTURE, rungs.infer)
+    assert rungs.rungs_asked() == ["small"]
 
 
 @pytest.mark.anyio

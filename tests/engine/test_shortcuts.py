@@ -53,6 +53,9 @@ async def test_a_sure_answer_stays_with_the_cheap_rung_and_an_unsure_one_goes_on
         assert {a.rung for a in answers} == {STRONG, WEAK}
         assert counts["requests"] == 60
         assert counts["escalated"] == sum(a.rung == STRONG for a in answers) > 0
+        totals = runner.totals()
+        assert totals.success == 60, "a request counts once, however many rungs it asked"
+        assert sum(totals.answers_by_rung.values()) == 60 + counts["escalated"]
 
 
 async def test_the_cascade_never_goes_above_the_rung_that_the_governor_allows() -> None:
@@ -91,3 +94,4 @@ async def test_the_same_picture_is_computed_once_until_the_rung_changes() -> Non
         assert (await runner.infer(request)).rung == WEAK
         assert runner.totals().executions == 2
         assert runner.totals().cache["hits"] == 1
+        assert runner.totals().success == 3, "an answer from the cache is an answer"

@@ -15,8 +15,8 @@ def timing(total_s: float) -> Timing:
 def test_a_window_holds_what_is_recent_and_nothing_of_other_rungs() -> None:
     tally = Tally()
     for at_s in range(10):
-        tally.answered("a", timing(at_s / 1000), float(at_s))
-    tally.answered("b", timing(9.0), 9.0)
+        tally.inferred("a", timing(at_s / 1000), float(at_s))
+    tally.inferred("b", timing(9.0), 9.0)
     window = tally.window("a", 3.0, 9.5)
     assert (window.count, window.p50_s, window.p99_s) == (3, 0.008, 0.009)
     assert tally.window("a", 3.0, 100.0).count == 0
@@ -27,7 +27,7 @@ def test_a_window_holds_what_is_recent_and_nothing_of_other_rungs() -> None:
 def test_totals_add_up() -> None:
     tally = Tally()
     for total_s in (0.0005, 0.001, 0.3, 60.0):
-        tally.answered("a", timing(total_s), 0.0)
+        tally.answered(timing(total_s))
     tally.failed("BACKEND")
     tally.switched("a", "b", "latency")
     totals = tally.totals()

@@ -11,21 +11,21 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import msgspec
 
 from flyball.clock import Clock
+from flyball.engine.store import Store
 from flyball.errors import DeadlineError, QueueFullError, UnavailableError
 from flyball.ports import Answer, InferRequest, Tensor, Timing
 
 Active = Callable[[], str | None]
 Compute = Callable[[InferRequest], Awaitable[Answer]]
 
-ENTRY_BYTES = 1024  # of an entry beside its outputs' bytes: 560 measured with two outputs, and room for more of them
 _ASIDE_BYTES = 1 << 20  # hashed in a thread from here on: 0.6 ms, which the event loop need not stand still for
 _LATE_S = 0.25  # expired entries may stay in memory (unused) so long: at most 4 wake-ups a second, however many expire
 _GRACE_S = 0.005  # a computation has its own limit, and knows better why it is late
@@ -61,72 +61,6 @@ class CacheStats(msgspec.Struct, frozen=True, kw_only=True):
 # ------------------------------------------------------------------------------------------------------ what is kept
 
 
-class _Entry(NamedTuple):
-    outputs: tuple[Tensor, ...]
-    size: int
-    expires_s: float
-
-
-class _Store:
-    """The least recently used leave first, and all leave `ttl_s` after they came. Takes `now_s`, reads no clock."""
-
-    def __init__(self, max_bytes: int, ttl_s: float) -> None:
-        self._max_bytes = max_bytes
-        self._ttl_s = ttl_s
-        self._used: OrderedDict[bytes, _Entry] = OrderedDict()  # the least recently used first
-        self._came: OrderedDict[bytes, None] = OrderedDict()  # the oldest first, so the first to expire
-        self.bytes = 0
-        self.evicted = 0
-        self.expired = 0
-
-    def __len__(self) -> int:
-        return len(self._used)
-
-    def get(self, key: bytes, now_s: float) -> _Entry | None:
-        entry = self._used.get(key)
-        if entry is None or entry.expires_s <= now_s:
-            return None
-        self._used.move_to_end(key)
-        return entry
-
-    def put(self, key: bytes, outputs: tuple[Tensor, ...], now_s: float) -> None:
-        """Nothing that would take more than a quarter of the room: one answer must not push out all the others."""
-        size = ENTRY_BYTES + sum(len(tensor.data) for tensor in outputs)
-        if 4 * size > self._max_bytes:
-            return
-        self.sweep(now_s)  # an expired entry goes before a live one does
-        if key in self._used:
-            self._drop(key)
-        while self.bytes + size > self._max_bytes:
-            self._drop(next(iter(self._used)))
-            self.evicted += 1
-        self._used[key] = _Entry(outputs, size, now_s + self._ttl_s)
-        self._came[key] = None
-        self.bytes += size
-
-    def sweep(self, now_s: float) -> None:
-        while self._came:
-            oldest = next(iter(self._came))
-            if self._used[oldest].expires_s > now_s:
-                break
-            self._drop(oldest)
-            self.expired += 1
-
-    def first_expiry_s(self) -> float | None:
-        return self._used[next(iter(self._came))].expires_s if self._came else None
-
-    def clear(self) -> None:
-        self._used.clear()
-        self._came.clear()
-        self.bytes = 0
-
-    def _drop(self, key: bytes) -> None:
-        self.bytes -= self._used.pop(key).size
-        del self._came[key]
-
-
-# ---------------------------------------------------------------------------------------------------- what is under way
-
 _Place = tuple[bytes, bool]  # key, and whether the request named its rung
 
 
@@ -154,7 +88,7 @@ class AnswerCache:
             raise ValueError(f"max_bytes: expected at least 0, found {max_bytes}")
         if not 0 < ttl_s < math.inf:
             raise ValueError(f"ttl_s: expected seconds above 0, found {ttl_s}")
-        self._store = _Store(max_bytes, ttl_s)
+        self._store = Store(max_bytes, ttl_s)
         self._version = version
         self._clock = clock
         self._flights: dict[_Place, _Flight] = {}  # those that a request may join

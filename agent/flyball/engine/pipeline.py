@@ -16,7 +16,7 @@ import numpy as np
 
 from flyball.engine.slots import SlotTensor
 from flyball.engine.tasks import Array, BadRequest, ImageTask, Outputs, Plan, PlanError, TensorTask
-from flyball_backends.contract import Session, Signature
+from flyball_backends.contract import InputError, Session, Signature
 
 
 class TooLate(Exception):
@@ -107,7 +107,7 @@ class Pipeline:
             return error
         except Exception as error:
             # The boundary of one request: a fault in a kernel, a plan or a plug-in is its answer, not the worker's end.
-            return Failure(_named_error(error))
+            return _fault(error)
         finished_ns = time.perf_counter_ns()
         return Result(outputs, (ready_ns - started_ns, done_ns - running_ns, finished_ns - done_ns))
 
@@ -130,13 +130,13 @@ class Pipeline:
             outcomes: Dict[int, Outcome] = {p.number: _LATE for p in late}
             if not part:
                 return outcomes
-            failure: Optional[Failure] = None
+            failure: Optional[Union[Failure, BadRequest]] = None
             started_ns = time.perf_counter_ns()
             try:
                 answer = self._session.run(_stacked(part))
             except Exception as error:
-                # A plug-in's fault. In a batch nobody knows whose: each is tried by itself, once the lock is free.
-                failure = Failure(_named_error(error))
+                # In a batch nobody knows whose fault it is: each is tried by itself, once the lock is free.
+                failure = _fault(error)
             run_ns = time.perf_counter_ns() - started_ns
         if failure is None:
             outcomes.update(self._finish(part, answer, run_ns))
@@ -206,6 +206,11 @@ def _check_batchable(signature: Signature) -> None:
                     "`batch` needs an artifact whose first size is free, but its {} {!r} has the shape {}: export it "
                     "with a free first size, or leave `batch` out".format(side, tensor.name, list(tensor.shape))
                 )
+
+
+def _fault(error: Exception) -> Union[Failure, BadRequest]:
+    """Of a session's run: the caller's, where he chose sizes that only the model can judge, else the rung's."""
+    return BadRequest(str(error)) if isinstance(error, InputError) else Failure(_named_error(error))
 
 
 def _named_error(error: Exception) -> str:

@@ -21,11 +21,8 @@ from flyball.engine.slots import BAD_REQUEST, OK, TOO_LATE, Reply, SlotOverflow,
 from flyball.engine.tally import Tally
 from flyball.errors import (
     DeadlineError,
-    FlyballError,
-    QueueFullError,
     RequestError,
     TooLargeError,
-    UnavailableError,
     WorkerError,
 )
 from flyball.ladder.manifest import LadderFolder, Rung
@@ -67,22 +64,7 @@ class Requests:
         await self._queue.drained()
 
     async def infer(self, request: InferRequest) -> Answer:
-        try:
-            return await self._infer(request)
-        except (QueueFullError, TooLargeError, DeadlineError):
-            self._tally.failed("REJECTED")
-            raise
-        except (WorkerError, UnavailableError):
-            self._tally.failed("BACKEND")
-            raise
-        except asyncio.CancelledError:
-            self._tally.failed("CANCELED")
-            raise
-        except FlyballError:
-            self._tally.failed("OTHER")
-            raise
-
-    async def _infer(self, request: InferRequest) -> Answer:
+        """Raises QueueFullError, DeadlineError, TooLargeError, RequestError, UnavailableError, WorkerError."""
         started_s = self._clock.monotonic_s()
         limit_s = self._config.request_timeout_s
         if request.timeout_s is not None:
@@ -222,7 +204,7 @@ class Requests:
             post_s=post_s,
             total_s=total_s,
         )
-        self._tally.answered(opened.rung.name, timing, now_s)
+        self._tally.inferred(opened.rung.name, timing, now_s)
         opened.pace.answered(now_s, pre_s + run_s + post_s, self._queue.pending() - 1)
         return Answer(outputs=outputs, rung=opened.rung.name, timing=timing)
 

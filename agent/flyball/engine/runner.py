@@ -28,6 +28,14 @@ from flyball.engine.standby import Standby
 from flyball.engine.switch import Switch
 from flyball.engine.tally import Tally
 from flyball.engine.watch import SILENT_AFTER, Watch
+from flyball.errors import (
+    DeadlineError,
+    FlyballError,
+    QueueFullError,
+    TooLargeError,
+    UnavailableError,
+    WorkerError,
+)
 from flyball.events import Events
 from flyball.ladder.manifest import LadderFolder
 from flyball.ports import (
@@ -132,7 +140,22 @@ class LadderRunner:
         return await self._switch.to(rung, reason)
 
     async def infer(self, request: InferRequest) -> Answer:
-        return await self._shortcuts.answer(request)
+        try:
+            answer = await self._shortcuts.answer(request)
+        except (QueueFullError, TooLargeError, DeadlineError):
+            self._tally.failed("REJECTED")
+            raise
+        except (WorkerError, UnavailableError):
+            self._tally.failed("BACKEND")
+            raise
+        except asyncio.CancelledError:
+            self._tally.failed("CANCELED")
+            raise
+        except FlyballError:
+            self._tally.failed("OTHER")
+            raise
+        self._tally.answered(answer.timing)
+        return answer
 
     # ------------------------------------------------------------------------------------------------ looked at
 

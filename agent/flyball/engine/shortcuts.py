@@ -15,7 +15,8 @@ from flyball.clock import Clock
 from flyball.config import Cascade as CascadeSettings
 from flyball.config import Engine, LadderSettings
 from flyball.engine.cache import AnswerCache
-from flyball.engine.cascade import Cascade, Complexity, Plan
+from flyball.engine.cascade import Cascade, Plan
+from flyball.engine.complexity import Complexity
 from flyball.engine.seats import Seats
 from flyball.ladder.manifest import LadderFolder
 from flyball.ports import Answer, InferRequest

@@ -27,14 +27,18 @@ class Tally:
         self._buckets = [0] * (len(BUCKETS_S) + 1)
         self._recent: dict[str, deque[tuple[float, float]]] = {}
 
-    def answered(self, rung: str, timing: Timing, now_s: float) -> None:
+    def answered(self, timing: Timing) -> None:
+        """A request, whether a rung, a cascade of them or the cache answered it."""
         self._success += 1
-        self._answers[rung] += 1
-        self._busy_s[rung] = self._busy_s.get(rung, 0.0) + timing.pre_s + timing.run_s + timing.post_s
         spans = (timing.total_s, timing.queue_s, timing.pre_s, timing.run_s, timing.post_s)
         for index, span_s in enumerate(spans):
             self._ns[index] += int(span_s * 1e9)
         self._buckets[bisect_left(BUCKETS_S, timing.total_s)] += 1
+
+    def inferred(self, rung: str, timing: Timing, now_s: float) -> None:
+        """One inference of a rung: a request has none when the cache knew the answer, and two when it was escalated."""
+        self._answers[rung] += 1
+        self._busy_s[rung] = self._busy_s.get(rung, 0.0) + timing.pre_s + timing.run_s + timing.post_s
         recent = self._recent.get(rung)
         if recent is None:
             recent = self._recent[rung] = deque(maxlen=_KEPT)

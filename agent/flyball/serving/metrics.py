@@ -173,7 +173,11 @@ def _with_samples(families: Iterable[Metric]) -> Iterator[Metric]:
 def _inferences(seen: Sequence[_Seen]) -> Iterator[Metric]:
     figures: tuple[tuple[str, str, Callable[[LadderTotals], float]], ...] = (
         ("nv_inference_request_success", "Requests answered.", lambda t: t.success),
-        ("nv_inference_count", "Inferences done (one a request).", lambda t: t.success),
+        (
+            "nv_inference_count",
+            "Inferences done: none for an answer from the cache, two for an escalated request.",
+            lambda t: sum(t.answers_by_rung.values()),
+        ),
         ("nv_inference_exec_count", "Executions of a rung, retries included.", lambda t: t.executions),
         ("nv_inference_request_duration_us", "Time of answered requests, summed.", lambda t: t.request_ns / 1e3),
         ("nv_inference_queue_duration_us", "Time waited, summed.", lambda t: t.queue_ns / 1e3),
