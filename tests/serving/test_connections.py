@@ -208,27 +208,46 @@ def test_a_connection_without_a_word_is_closed(serve: Callable[..., Served]) -> 
         assert connection.recv(10) == b""
 
 
+GET = b"GET /v2 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
 def test_connections_are_bounded_and_that_is_said_once(
     serve: Callable[..., Served], caplog: pytest.LogCaptureFixture
 ) -> None:
     served = serve(Patience(connections=3, drain_s=1))
-    first = [socket.create_connection(("127.0.0.1", served.port), timeout=10) for _ in range(3)]
-    for connection in first:
-        connection.sendall(b"GET /v2 HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+    busy = [socket.create_connection(("127.0.0.1", served.port), timeout=10) for _ in range(3)]
+    for connection in busy:
+        connection.sendall(GET[:-2])  # a request is on its way on each, so that none may be closed for another
     for _ in range(4):
         with socket.create_connection(("127.0.0.1", served.port), timeout=10) as connection:
             assert connection.recv(4096).startswith(b"HTTP/1.1 503")
     assert [r.levelname for r in caplog.records] == ["WARNING"]
-    for connection in first:
+    for connection in busy:
         connection.close()
 
     def taken() -> bool:
         with socket.create_connection(("127.0.0.1", served.port), timeout=10) as connection:
-            connection.sendall(b"GET /v2 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            connection.sendall(GET)
             return connection.recv(4096).startswith(b"HTTP/1.1 200")
 
     wait_until(taken)
+
+
+def test_the_longest_idle_connection_makes_room(serve: Callable[..., Served]) -> None:
+    served = serve(Patience(connections=3, drain_s=1))
+    held = [socket.create_connection(("127.0.0.1", served.port), timeout=10) for _ in range(3)]
+    for connection in (held[1], held[0], held[2]):
+        connection.sendall(GET)
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+    with socket.create_connection(("127.0.0.1", served.port), timeout=10) as newcomer:
+        newcomer.sendall(GET)
+        assert newcomer.recv(4096).startswith(b"HTTP/1.1 200")
+        assert held[1].recv(10) == b"", "it was idle for longest"
+        for connection in (held[0], held[2]):
+            connection.sendall(GET)
+            assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+    for connection in held:
+        connection.close()
 
 
 @pytest.mark.parametrize("upgrade", [b"websocket", b"h2c"])

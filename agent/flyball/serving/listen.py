@@ -147,17 +147,25 @@ class _Door:
     def protocol(self) -> asyncio.Protocol:
         return _Connection(self)
 
-    def has_room(self, name: object) -> bool:
-        """Whether the newest connection may stay. The end of a shortage is told once a quarter is free again, so that
-        nobody can fill the log by connecting at the limit."""
+    def admit(self, newest: _Connection) -> bool:
+        """Whether the newest connection may stay: where all places are taken, the one that has been idle for longest
+        makes room for it, so that nobody keeps others out by holding connections open. The end of a shortage is told
+        once a quarter is free again, so that nobody can fill the log by connecting at the limit."""
         limit, count = self.patience.connections, len(self.state.connections)
-        if count > limit and not self.full:
-            self.full = True
-            log.warning("%d connections are open on %s: refusing more", limit, name)
-        elif self.full and count <= limit * 3 // 4:
+        if self.full and count <= limit * 3 // 4:
             self.full = False
-            log.info("connections on %s are few again", name)
-        return count <= limit
+            log.info("connections on %s are few again", newest.server)
+        if count <= limit:
+            return True
+        if not self.full:
+            self.full = True
+            log.warning("%d connections are open on %s: closing idle ones, else refusing more", limit, newest.server)
+        others = (c for c in self.state.connections if c is not newest and isinstance(c, _Connection))
+        idle = [c for c in others if c.idle_since_s is not None]
+        if not idle:
+            return False
+        min(idle, key=lambda c: c.idle_since_s or 0.0).leave()
+        return True
 
 
 class _Connection(HttpToolsProtocol):
@@ -172,11 +180,13 @@ class _Connection(HttpToolsProtocol):
         self._serving: set[asyncio.Task[None]] = set()
         self._deadline: asyncio.TimerHandle | None = None
         self._overhead = 0  # bytes of this request that are not its body: headers, trailers, chunk sizes
+        self.idle_since_s: float | None = None  # by the loop's clock; None while a request arrives or is answered
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows it
         super().connection_made(transport)
         self._door.empty.clear()
-        if self._door.has_room(self.server):
+        self.idle_since_s = self.loop.time()
+        if self._door.admit(self):
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
@@ -192,7 +202,18 @@ class _Connection(HttpToolsProtocol):
         if not self.connections:
             self._door.empty.set()
 
+    def leave(self) -> None:
+        """Called while idle: its client connects again with the next request."""
+        self.connections.discard(self)  # its place is free from now on, whenever the transport has ended
+        self.transport.close()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._deadline is None and not self.pipeline and (self.cycle is None or self.cycle.response_complete):
+            self.idle_since_s = self.loop.time()
+
     def data_received(self, data: bytes) -> None:
+        self.idle_since_s = None
         self._unset_keepalive_if_required()
         if self.transport.is_closing():
             return
