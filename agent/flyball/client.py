@@ -124,10 +124,11 @@ class Client:
     def interface(self, ladder: str) -> Interface:
         return self._get(f"/control/ladders/{_name(ladder)}", Interface)
 
-    def switch(self, ladder: str, rung: str, for_s: float | None = None) -> SwitchReport | None:
+    def switch(self, ladder: str, rung: str, for_s: float | None = None, force: bool = False) -> SwitchReport | None:
         """Hold a rung (for `for_s` seconds, or without a limit), or with "auto" let the governor choose; None when
-        nothing had to be switched."""
-        body = msgspec.json.encode(RungOrder(rung=rung, for_s=for_s))
+        nothing had to be switched. A report whose target is not `rung` says that a limit of temperature or memory
+        stands against it for now; `force` holds it nonetheless."""
+        body = msgspec.json.encode(RungOrder(rung=rung, for_s=for_s, force=force))
         reply, _ = self._ask("POST", f"/control/ladders/{_name(ladder)}/rung", body)
         return None if reply == b"{}" else self._decode(reply, SwitchReport)
 

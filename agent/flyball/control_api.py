@@ -71,7 +71,9 @@ class Devices(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RungOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Hold `rung` for `for_s` seconds, without a limit when None; AUTO lets the governor choose again."""
+    """Hold `rung` for `for_s` seconds, without a limit when None; AUTO lets the governor choose again. `force` holds it
+    against the limits of temperature and memory too."""
 
     rung: str
     for_s: float | None = None
+    force: bool = False

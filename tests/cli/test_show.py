@@ -93,3 +93,12 @@ def test_a_hold_has_an_end_that_makes_sense(tmp_path: Path) -> None:
     done = flyball("switch", "defects", "r112", "--for", "99999999999999999999999d", "--socket", tmp_path / "none.sock")
     assert done.returncode == 2
     assert "expected at most 30d" in done.stderr
+
+
+def test_a_hold_that_a_limit_stands_against_says_so(tmp_path: Path) -> None:
+    here = {"ladder": "defects", "source": "r80", "target": "r80", "open_s": 0, "warm_s": 0, "gap_s": 0}
+    with ScriptedDaemon(tmp_path / "s.sock", {"/control/ladders/defects/rung": here}) as daemon:
+        held = flyball("switch", "defects", "r224", "--socket", daemon.path)
+        there = flyball("switch", "defects", "r80", "--force", "--socket", daemon.path)
+    assert "defects: stays on r80; a limit stands against r224 now" in held.stdout
+    assert "defects: held on r80, which was active already" in there.stdout

@@ -95,14 +95,14 @@ class FakeEnergy:
 
 class FakeSteering:
     def __init__(self) -> None:
-        self.pinned: list[tuple[str, str, float | None]] = []
+        self.pinned: list[tuple[str, str, float | None, bool]] = []
         self.released: list[str] = []
         self.taken: list[Decision] = []
 
-    async def pin(self, ladder: str, rung: str, for_s: float | None) -> SwitchReport | None:
+    async def pin(self, ladder: str, rung: str, for_s: float | None, force: bool = False) -> SwitchReport | None:
         if rung == "missing":
             raise NotFoundError(f"ladder {ladder}: no rung 'missing'")
-        self.pinned.append((ladder, rung, for_s))
+        self.pinned.append((ladder, rung, for_s, force))
         if rung == "large":
             return None
         return SwitchReport(ladder=ladder, source="large", target=rung, open_s=0.1, warm_s=0.2, gap_s=0.0)

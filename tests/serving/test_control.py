@@ -119,9 +119,9 @@ def test_holding_and_releasing_a_rung(world: World, client: Client) -> None:
     report = client.switch("echo", "small", 1.5)
     assert report is not None
     assert (report.source, report.target) == ("large", "small")
-    assert client.switch("echo", "large", None) is None
+    assert client.switch("echo", "large", None, force=True) is None
     assert client.switch("echo", "auto") is None
-    assert world.steering.pinned == [("echo", "small", 1.5), ("echo", "large", None)]
+    assert world.steering.pinned == [("echo", "small", 1.5, False), ("echo", "large", None, True)]
     assert world.steering.released == ["echo"]
     for ladder, rung in (("none", "small"), ("none", "auto"), ("echo", "missing"), ("../../v2", "small")):
         with pytest.raises(NotFoundError):
@@ -141,6 +141,7 @@ def test_holding_and_releasing_a_rung(world: World, client: Client) -> None:
         (b'{"rung": "small", "for_s": -3}', "more than 0"),
         (b'{"rung": "small", "for_s": NaN}', "malformed"),
         (b'{"rung": "auto", "for_s": 3}', "not with 'auto'"),
+        (b'{"rung": "auto", "force": true}', "not with 'auto'"),
         (b'{"rung": "\xff"}', "utf-8"),
         (b'{"rung": ' + b"[" * 60_000, "Expected `str`"),
     ],

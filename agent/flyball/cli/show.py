@@ -198,16 +198,23 @@ def switch(
     for_: Annotated[
         str, typer.Option("--for", help="How long to hold it: 30s, 10m, 2h, at most 30d (default: until auto).")
     ] = "",
+    force: Annotated[
+        bool, typer.Option("--force", help="Hold it even against the limits of temperature and memory.")
+    ] = False,
     socket: Annotated[Path | None, SocketOption] = None,
     config: Annotated[Path | None, ConfigOption] = None,
 ) -> None:
     """Hold a ladder on one rung, or let it go. No request fails because of it.
 
+    A limit of temperature or memory that stands against the rung keeps the ladder where it is until it allows it.
+
     Example: flyball switch defects r112-fp32 --for 10m
     """
-    report = client(socket, config).switch(ladder, rung, seconds(for_) if for_ else None)
+    report = client(socket, config).switch(ladder, rung, seconds(for_) if for_ else None, force)
     if rung == AUTO:
         out.print(f"{ladder}: the governor chooses")
+    elif report is not None and report.target != rung:
+        out.print(f"{ladder}: stays on {report.target}; a limit stands against {rung} now (see flyball status)")
     elif report is None or report.source == rung:
         out.print(f"{ladder}: held on {rung}, which was active already")
     else:

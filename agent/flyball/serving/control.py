@@ -142,13 +142,13 @@ class _Orders:
         ladder = ask.path["ladder"]
         self._controls.catalog.get(ladder)
         if order.rung == AUTO:
-            if order.for_s is not None:
-                raise RequestError(f"for_s: goes with a rung to hold, not with {AUTO!r}")
+            if order.for_s is not None or order.force:
+                raise RequestError(f"for_s, force: go with a rung to hold, not with {AUTO!r}")
             await self._controls.steering.release(ladder)
             return json_reply({})
         if order.for_s is not None and order.for_s <= 0:
             raise RequestError(f"for_s: expected more than 0 seconds, or null for no limit, found {order.for_s}")
-        report = await self._controls.steering.pin(ladder, order.rung, order.for_s)
+        report = await self._controls.steering.pin(ladder, order.rung, order.for_s, order.force)
         return json_reply({} if report is None else report)
 
     async def reload(self, ask: Ask) -> Reply:
