@@ -17,7 +17,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +41,22 @@ LARGE = IMAGENET / "mobilenet_v2_1.0_224_quant.tflite"
 MODELS = {"v1_025_128": SMALL, "v2_10_224": LARGE}
 IN_FLIGHT = 8
 INSPECT_S = 60.0
+
+
+def arguments(doc: str | None, quick: str) -> argparse.ArgumentParser:
+    """What every script understands."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help=quick)
+    parser.add_argument("--json", action="store_true", help="print nothing but the result")
+    return parser
+
+
+def show(result: Mapping[str, object], json_only: bool) -> None:
+    """A line for each figure, for people; the last line is one flat JSON object."""
+    if not json_only:
+        for key, value in result.items():
+            print(f"{key:<32} {value}")
+    print(json.dumps({key: value for key, value in result.items() if not isinstance(value, dict)}))
 
 
 def missing(*models: Path) -> bool:
@@ -139,18 +155,12 @@ async def measure(seconds: float) -> dict[str, float]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="2 s instead of 10 s each")
-    parser.add_argument("--json", action="store_true", help="print nothing but the result")
-    options = parser.parse_args()
+    options = arguments(__doc__, "2 s instead of 10 s each").parse_args()
     if missing(*MODELS.values()):
         return 1
     uvloop.install()
     result = asyncio.run(measure(2.0 if options.quick else 10.0))
-    if not options.json:
-        for key, value in result.items():
-            print(f"{key:<20} {value}")
-    print(json.dumps(result))
+    show(result, options.json)
     return 0
 
 

@@ -10,9 +10,7 @@ met_pct: open-loop Poisson arrivals at 40 % of the unbatched capacity, every thi
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 import random
 import statistics
 import sys
@@ -24,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import uvloop
+from _rig import arguments, missing, show
 
 from flyball.clock import SystemClock
 from flyball.config import Engine
@@ -124,18 +123,11 @@ async def measure(quick: bool) -> dict[str, float]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter blocks")
-    parser.add_argument("--json", action="store_true", help="print nothing but the result")
-    options = parser.parse_args()
-    if not MODEL.is_file():
-        print(f"the real models are not on this machine: {MODEL} is missing", file=sys.stderr)
+    options = arguments(__doc__, "fewer and shorter blocks").parse_args()
+    if missing(MODEL):
         return 1
     result = uvloop.run(measure(options.quick))
-    if not options.json:
-        for key, value in result.items():
-            print(f"{key:<24} {value}")
-    print(json.dumps(result))
+    show(result, options.json)
     return 0
 
 

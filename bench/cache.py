@@ -26,7 +26,6 @@ hash_us               SHA-256 of a picture alone, p50: most of both
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import hashlib
 import json
@@ -38,6 +37,7 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 
 import uvloop
+from _rig import arguments
 
 from flyball.clock import SystemClock
 from flyball.engine.cache import AnswerCache
@@ -165,10 +165,7 @@ async def measure(seeds: range) -> dict[str, float]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="each stream once, not with 5 seeds")
-    parser.add_argument("--json", action="store_true", help="print nothing but the result")
-    options = parser.parse_args()
+    options = arguments(__doc__, "each stream once, not with 5 seeds").parse_args()
     uvloop.install()
     result = asyncio.run(measure(range(1 if options.quick else 5)))
     if not options.json:

@@ -11,7 +11,6 @@ cascade's with what judging costs the daemon.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import multiprocessing
@@ -25,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from _rig import arguments
 
 from flyball.clock import SystemClock
 from flyball.demo import surface
@@ -211,9 +211,7 @@ def ranking(values: Sequence[float], hard: Sequence[bool]) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="1,000 validation and 1,000 held-out pictures")
-    parser.add_argument("--json", action="store_true", help="print nothing but the result")
+    parser = arguments(__doc__, "1,000 validation and 1,000 held-out pictures")
     parser.add_argument("--first", default="r112-fp32", metavar="RUNG", help="the cheap rung")
     parser.add_argument("--drop-points", type=float, default=0.0, help="what the threshold may lose on validation")
     options = parser.parse_args()

@@ -13,10 +13,8 @@ overlap_throughput_x: pictures of 640 x 480 in, labels out; four in flight over 
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import hashlib
-import json
 import mmap
 import os
 import select
@@ -31,6 +29,7 @@ from pathlib import Path
 
 import numpy as np
 import uvloop
+from _rig import arguments, missing, show
 
 from flyball.clock import SystemClock
 from flyball.config import Engine
@@ -255,20 +254,13 @@ async def measure(quick: bool) -> dict[str, float]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter blocks")
-    parser.add_argument("--json", action="store_true", help="print nothing but the result")
-    options = parser.parse_args()
-    if not MODEL.is_file():
-        print(f"the real models are not on this machine: {MODEL} is missing", file=sys.stderr)
+    options = arguments(__doc__, "fewer and shorter blocks").parse_args()
+    if missing(MODEL):
         return 1
     os.environ["PYTHONPATH"] = str(HERE / "plugin")  # workers find the backend there
     sys.path.insert(0, str(HERE / "plugin"))
     result = uvloop.run(measure(options.quick))
-    if not options.json:
-        for key, value in result.items():
-            print(f"{key:<32} {value}")
-    print(json.dumps(result))
+    show(result, options.json)
     return 0
 
 

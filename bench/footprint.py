@@ -14,7 +14,6 @@ The wait is 60 s after READY, or 12 s with --quick. Needs mosquitto: the uplink 
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -27,6 +26,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from _rig import arguments, missing
 
 from flyball.client import Client
 from flyball.errors import FlyballError
@@ -182,12 +183,8 @@ def measure(home: Path, quick: bool, say: bool) -> dict[str, float | int | bool]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="wait 12 s instead of 60, fewer starts")
-    parser.add_argument("--json", action="store_true", help="print nothing but the result")
-    options = parser.parse_args()
-    if not MODEL.is_file():
-        print(f"the real models are not on this machine: {MODEL} is missing", file=sys.stderr)
+    options = arguments(__doc__, "wait 12 s instead of 60, fewer starts").parse_args()
+    if missing(MODEL):
         return 1
     with tempfile.TemporaryDirectory(prefix="flyball-bench-") as folder:
         result = measure(Path(folder), options.quick, not options.json)

@@ -15,7 +15,6 @@ another rung. recovery_p95_s: from a kill of the active worker until its rung an
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import datetime
 import json
@@ -31,6 +30,7 @@ from pathlib import Path
 
 import numpy as np
 import uvloop
+from _rig import arguments, missing, show
 
 from flyball.clock import SystemClock
 from flyball.config import Engine
@@ -216,15 +216,12 @@ async def tend(runner: LadderRunner) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, "the committed figures, and 20 fresh kills")
     parser.add_argument("--kills", type=int, default=1000, help="how many (default: 1000, about 10 minutes)")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--quick", action="store_true", help="the committed figures, and 20 fresh kills")
     parser.add_argument("--write", action="store_true", help=f"commit the figures to {COMMITTED.name}")
-    parser.add_argument("--json", action="store_true", help="print nothing but the result")
     options = parser.parse_args()
-    if not STRONG.is_file():
-        print(f"the real models are not on this machine: {STRONG} is missing", file=sys.stderr)
+    if missing(STRONG):
         return 1
     kills = 20 if options.quick else options.kills
     result = uvloop.run(measure(kills, options.seed, not options.json))
@@ -235,11 +232,7 @@ def main() -> int:
         COMMITTED.write_text(json.dumps({**stamp, **result}, indent=1) + "\n")
     if options.quick and COMMITTED.exists():
         result = {**json.loads(COMMITTED.read_text()), **{f"fresh_{key}": value for key, value in result.items()}}
-    flat = {key: value for key, value in result.items() if not isinstance(value, dict)}
-    if not options.json:
-        for key, value in result.items():
-            print(f"{key:<28} {value}")
-    print(json.dumps(flat))
+    show(result, options.json)
     return 0 if good else 1
 
 

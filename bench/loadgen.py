@@ -24,7 +24,6 @@ wrong_answers, failed_answers            over all scenarios
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import ctypes
 import importlib
@@ -41,7 +40,18 @@ from types import ModuleType
 from typing import Any
 
 import uvloop
-from _rig import IN_FLIGHT, LARGE, answers_of, closed_loop, images, missing, output_bytes, percentile, running
+from _rig import (
+    IN_FLIGHT,
+    LARGE,
+    answers_of,
+    arguments,
+    closed_loop,
+    images,
+    missing,
+    output_bytes,
+    percentile,
+    running,
+)
 
 from flyball.config import Engine
 from flyball.engine.runner import LadderRunner
@@ -251,9 +261,7 @@ async def measure(lg: ModuleType, logs: Path, quick: bool, talk: bool) -> dict[s
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a trial: 4 to 8 s for each scenario instead of 60 s")
-    parser.add_argument("--json", action="store_true", help="print nothing but the result")
+    parser = arguments(__doc__, "a trial: 4 to 8 s for each scenario instead of 60 s")
     parser.add_argument("--logs", type=Path, metavar="FOLDER", help="keep LoadGen's logs there")
     options = parser.parse_args()
     if missing(LARGE):

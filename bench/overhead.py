@@ -8,7 +8,6 @@ does meanwhile hits both. The direct session lives in this process; the runner's
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import statistics
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import uvloop
+from _rig import arguments, missing
 
 from flyball.clock import SystemClock
 from flyball.config import Engine
@@ -90,12 +90,8 @@ async def measure(root: Path, blocks: int, runs: int) -> dict[str, float]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter blocks")
-    parser.add_argument("--json", action="store_true", help="print nothing but the result")
-    options = parser.parse_args()
-    if not MODEL.is_file():
-        print(f"the real models are not on this machine: {MODEL} is missing", file=sys.stderr)
+    options = arguments(__doc__, "fewer and shorter blocks").parse_args()
+    if missing(MODEL):
         return 1
     blocks, runs = (7, 200) if options.quick else (25, 400)
     with tempfile.TemporaryDirectory() as folder:

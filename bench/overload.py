@@ -23,7 +23,6 @@ generator_lag_p99_ms  how late requests were started, the worst of the loads: ab
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import os
@@ -37,7 +36,18 @@ from typing import Literal
 
 import numpy as np
 import uvloop
-from _rig import IN_FLIGHT, LARGE, answers_of, closed_loop, images, missing, output_bytes, percentile, running
+from _rig import (
+    IN_FLIGHT,
+    LARGE,
+    answers_of,
+    arguments,
+    closed_loop,
+    images,
+    missing,
+    output_bytes,
+    percentile,
+    running,
+)
 
 from flyball.config import Engine
 from flyball.engine.runner import LadderRunner
@@ -244,10 +254,7 @@ async def measure(seconds: float, rounds: int, say: bool) -> dict[str, float]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="2 blocks of 2.5 s for each load instead of 5 of 10 s")
-    parser.add_argument("--json", action="store_true", help="print nothing but the result")
-    options = parser.parse_args()
+    options = arguments(__doc__, "2 blocks of 2.5 s for each load instead of 5 of 10 s").parse_args()
     if missing(LARGE):
         return 1
     seconds, rounds = (2.5, 2) if options.quick else (10.0, 5)

@@ -12,9 +12,7 @@ that has one model loaded at a time.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 import statistics
 import sys
 import tempfile
@@ -24,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import uvloop
+from _rig import arguments, missing, show
 
 from flyball.clock import SystemClock
 from flyball.config import Engine
@@ -190,18 +189,11 @@ async def measure(quick: bool) -> dict[str, float]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one round, fewer cold and naive switches")
-    parser.add_argument("--json", action="store_true", help="print nothing but the result")
-    options = parser.parse_args()
-    if not STRONG.is_file():
-        print(f"the real models are not on this machine: {STRONG} is missing", file=sys.stderr)
+    options = arguments(__doc__, "one round, fewer cold and naive switches").parse_args()
+    if missing(STRONG):
         return 1
     result = uvloop.run(measure(options.quick))
-    if not options.json:
-        for key, value in result.items():
-            print(f"{key:<28} {value}")
-    print(json.dumps(result))
+    show(result, options.json)
     return 0
 
 

@@ -213,3 +213,49 @@ async def test_nothing_is_left_after_close(tmp_path: Path) -> None:
 
 def _children() -> list[str]:
     return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+
+
+@pytest.fixture
+def short_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flyball.engine.seats.available_bytes", lambda: 1 << 20)
+
+
+@pytest.mark.usefixtures("short_of_memory")
+async def test_without_memory_for_two_rungs_they_are_swapped_in_place(tmp_path: Path) -> None:
+    """The old worker ends before the new one opens; requests wait out the gap, which the report states."""
+    root = write_scripts(tmp_path, {"big": {"factor": 2}, "small": {"factor": 3, "open": "slow"}})
+    async with running(root) as runner:
+        stop = asyncio.Event()
+        rungs: list[str] = []
+
+        async def client() -> None:
+            while not stop.is_set():
+                rungs.append((await runner.infer(ask(1.0))).rung)
+
+        clients = [asyncio.create_task(client()) for _ in range(4)]
+        await asyncio.sleep(0.05)
+        report = await runner.switch("small", "test")
+        await asyncio.sleep(0.05)
+        stop.set()
+        await asyncio.gather(*clients)
+        assert report.gap_s > 0.2
+        assert {"big", "small"} == set(rungs)
+        assert runner.totals().failure == {}
+        assert [r.state for r in runner.status().rungs] == ["closed", "active"], "nothing stands by"
+
+
+@pytest.mark.usefixtures("short_of_memory")
+async def test_a_swap_in_place_that_fails_brings_the_old_rung_back(tmp_path: Path) -> None:
+    root = write_scripts(tmp_path, {"big": {"factor": 2}, "small": {"open": "error"}})
+    async with running(root) as runner:
+        with pytest.raises(WorkerError):
+            await runner.switch("small", "test")
+        assert (await runner.infer(ask(1.0))).rung == "big"
+
+
+async def test_a_lane_that_polls_answers_at_once_and_after_a_rest(tmp_path: Path) -> None:
+    root = write_scripts(tmp_path, {"big": {"factor": 2}})
+    async with running(root, msgspec.structs.replace(QUICK, wake="poll")) as runner:
+        assert [values(await runner.infer(ask(float(n)))) for n in range(50)] == [[2.0 * n] for n in range(50)]
+        await asyncio.sleep(0.05)  # far longer than it polls: it has gone to sleep
+        assert values(await runner.infer(ask(7.0))) == [14.0]
