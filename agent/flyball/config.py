@@ -143,7 +143,9 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sensing(msgspec.Struct, frozen=True, kw_only=True):
-    period_s: Annotated[float, Meta(ge=0.05, le=60)] = 1.0
+    period_s: Annotated[float, Meta(ge=0.01, le=60)] = 1.0
+    periods: dict[str, Annotated[float, Meta(ge=0.01, le=3600)]] = {}  # of single sensors, by name
+    total: str = ""  # the power reading that stands for the whole machine, where nobody could know
     window_s: Annotated[float, Meta(gt=0, le=86400)] = 60.0  # every reading of that time is kept in memory
     idle_w: Positive | None = None  # of this machine, for the estimate where no power sensor is
     load_w: Positive | None = None  # the same with every core busy

@@ -82,8 +82,16 @@ class Daemon:
         self._heartbeats = Heartbeats(clock)
         self._board = identify(roots)
         sensing = self._config.sensing
-        self._sampler = Sampler(discover(roots, sensing), sensing.period_s, sensing.window_s, clock, events)
-        self._meter = EnergyMeter(self._sampler, sensing.period_s)
+        self._sampler = Sampler(
+            discover(roots, sensing),
+            sensing.period_s,
+            sensing.window_s,
+            clock,
+            events,
+            periods=sensing.periods,
+            total=sensing.total,
+        )
+        self._meter = EnergyMeter(self._sampler)
         self._catalog = EngineCatalog(self._config.engine, events, clock)
         self._governor = Governor(self._config, self._catalog, self._sampler, events, clock, self._floor)
         self._uplink = Uplink(

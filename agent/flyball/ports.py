@@ -230,6 +230,9 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     minimum: float
     maximum: float
     last: float
+    p50: float
+    p95: float
+    p99: float
 
 
 class SensorHealth(msgspec.Struct, frozen=True, kw_only=True):

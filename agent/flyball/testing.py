@@ -9,6 +9,7 @@ import msgspec
 from flyball.clock import Clock
 from flyball.errors import NotFoundError
 from flyball.ports import (
+    UNITS,
     Answer,
     InferRequest,
     Interface,
@@ -26,6 +27,7 @@ from flyball.ports import (
     Tensor,
     Timing,
 )
+from flyball.sensing.window import summarize
 
 NO_TIME = Timing(queue_s=0.0, pre_s=0.0, run_s=0.0, post_s=0.0, total_s=0.0)
 NO_TOTALS = LadderTotals(
@@ -165,12 +167,6 @@ class FakeCatalog:
         del self._ladders[name]
 
 
-UNITS: dict[Quantity, str] = {
-    "power": "W", "energy": "J", "temperature": "C", "cpu_utilization": "ratio", "memory_available": "B",
-    "memory_total": "B", "memory_used": "B", "load_1m": "tasks", "frequency": "Hz",
-}  # fmt: skip
-
-
 class FakeReadings:
     """Implements ports.Readings over the values it is given: `latest` tells them until they are lost."""
 
@@ -202,15 +198,7 @@ class FakeReadings:
     def window(self, quantity: Quantity, seconds: float, name: str | None = None) -> Stats | None:
         since_s = self._clock.monotonic_s() - seconds
         values = [r.value for r in self._all if r.quantity == quantity and name in (None, r.name) and r.t_s >= since_s]
-        if not values:
-            return None
-        return Stats(
-            count=len(values),
-            mean=sum(values) / len(values),
-            minimum=min(values),
-            maximum=max(values),
-            last=values[-1],
-        )
+        return summarize(values) if values else None
 
     def health(self) -> Sequence[SensorHealth]:
         return tuple(self.sensors)

@@ -39,9 +39,12 @@ def replay(case: Path, scratch: Path) -> dict[str, Any]:
     return {
         "arch": said["arch"],
         **({"settings": said["settings"]} if "settings" in said else {}),
-        "board": msgspec.to_builtins(board),
+        "board": json.loads(msgspec.json.encode(board)),
         "sensors": {
-            name: {"state": state, "readings": rows(its)}
+            name: {
+                "state": state.replace(f"{scratch.resolve()}/", "").replace(f"{scratch}/", ""),
+                "readings": rows(its),
+            }
             for name, (state, its) in found.items()
             if state != "unavailable"
         },

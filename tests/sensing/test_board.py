@@ -40,3 +40,45 @@ def test_garbage_in_the_device_tree_does_not_stop_it(tmp_path: Path) -> None:
 
 def test_this_machine_has_some_name(tmp_path: Path) -> None:
     assert identify(roots_in(tmp_path)).name.startswith("generic ")
+
+
+def test_accelerators_are_those_on_the_buses(tmp_path: Path) -> None:
+    pci, usb = tmp_path / "sys/bus/pci/devices", tmp_path / "sys/bus/usb/devices"
+    for slot, (vendor, device, kind) in {
+        "0000:01:00.0": ("0x1ac1", "0x089a", "0x0880"),
+        "0000:02:00.0": ("0x10de", "0x2330", "0x030200"),
+        "0000:02:00.1": ("0x10de", "0x22be", "0x040300"),  # its sound
+        "0000:03:00.0": ("0x8086", "0x1234", "0x030000"),
+    }.items():
+        for name, text in (("vendor", vendor), ("device", device), ("class", kind)):
+            put(pci / slot / name, text)
+    put(usb / "2-1/idVendor", "18d1")
+    put(usb / "2-1/idProduct", "9302")
+    assert identify(roots_in(tmp_path), "x86_64").accelerators == ("coral-pcie", "nvidia-gpu", "coral-usb")
+
+
+MODES = "# comment\n< POWER_MODEL ID=0 NAME=15W >\nCPU_ONLINE CORE_0 1\n< POWER_MODEL ID=2 NAME=MAXN_SUPER >\n"
+
+
+def test_a_jetson_tells_its_release_its_module_and_its_mode_by_name(tmp_path: Path) -> None:
+    put(tmp_path / "proc/device-tree/compatible", b"nvidia,p3768-0000+p3767-0005-super\0nvidia,tegra234\0")
+    put(tmp_path / "etc/nv_tegra_release", "# R36 (release), REVISION: 4.3, GCID: 12345, BOARD: generic, EABI: aarch64")
+    put(tmp_path / "etc/nvpmodel.conf", MODES)
+    put(tmp_path / "var/lib/nvpmodel/status", "pmode:0002 fmode:fan_mode_quiet")
+    put(tmp_path / "proc/meminfo", "MemTotal:       7802932 kB\nMemFree: 1 kB")
+    board = identify(roots_in(tmp_path), "aarch64")
+    assert board.ram_bytes == 7802932 * 1024
+    assert board.tegra is not None
+    assert board.tegra.module == "Jetson Orin Nano 8GB (developer kit)"
+    assert (board.tegra.l4t, board.tegra.jetpack) == ("36.4.3", "6")
+    assert (board.tegra.power_mode, board.tegra.power_modes) == ("MAXN_SUPER", ("15W", "MAXN_SUPER"))
+
+
+@pytest.mark.parametrize("status", ["", "pmode:0007", "pmode:x", "fmode:quiet"])
+def test_a_mode_that_is_not_said_or_not_listed_has_no_name(status: str, tmp_path: Path) -> None:
+    put(tmp_path / "proc/device-tree/compatible", b"nvidia,tegra194\0")
+    put(tmp_path / "etc/nvpmodel.conf", MODES)
+    put(tmp_path / "var/lib/nvpmodel/status", status)
+    board = identify(roots_in(tmp_path), "aarch64")
+    assert board.tegra is not None
+    assert (board.tegra.power_mode, board.tegra.module, board.tegra.l4t) == ("", "", "")

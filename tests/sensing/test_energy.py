@@ -134,6 +134,9 @@ class Source:
     def latest(self) -> Sequence[Reading]:
         return self.now
 
+    def period_s(self, sensor: str) -> float:
+        return 1.0
+
     def samples(self, quantity: Quantity, name: str, since_s: float) -> Sequence[tuple[float, float]]:
         assert quantity == "power"
         return [(t, v) for t, v in self.kept.get(name, []) if t >= since_s]
@@ -141,7 +144,7 @@ class Source:
 
 def test_the_meter_gives_joules_and_joules_per_inference() -> None:
     source = Source()
-    meter = EnergyMeter(source, 1.0)
+    meter = EnergyMeter(source)
     assert meter.energy() is None
     for t in range(31):
         source.sample(float(t))
@@ -155,7 +158,7 @@ def test_the_meter_gives_joules_and_joules_per_inference() -> None:
 
 def test_the_meter_follows_the_rung_that_is_active() -> None:
     source = Source(lambda t: 9.0 if t <= 20 else 3.0)
-    meter = EnergyMeter(source, 1.0)
+    meter = EnergyMeter(source)
     for t in range(42):
         source.sample(float(t))
         key = BIG if t <= 20 else SMALL
@@ -166,7 +169,7 @@ def test_the_meter_follows_the_rung_that_is_active() -> None:
 
 def test_answers_of_a_gap_do_not_make_inference_look_cheap() -> None:
     source = Source()
-    meter = EnergyMeter(source, 1.0)
+    meter = EnergyMeter(source)
     for t in range(60):
         if not 20 <= t < 40:
             source.sample(float(t))
@@ -179,7 +182,7 @@ def test_answers_of_a_gap_do_not_make_inference_look_cheap() -> None:
 
 def test_a_period_that_is_half_covered_says_nothing_of_inference() -> None:
     source = Source(lambda t: 80.0 if 10 <= t < 20 else 8.0)
-    meter = EnergyMeter(source, 1.0)
+    meter = EnergyMeter(source)
     for t in (*range(10), 16, 17, 18, 26, *range(27, 40)):  # 80 W are seen for 2 s of a period of 16
         source.sample(float(t))
         if not 10 <= t < 26:
@@ -189,7 +192,7 @@ def test_a_period_that_is_half_covered_says_nothing_of_inference() -> None:
 
 def test_a_measured_total_replaces_the_estimate_and_never_the_other_way(caplog: pytest.LogCaptureFixture) -> None:
     source = Source()
-    meter = EnergyMeter(source, 1.0)
+    meter = EnergyMeter(source)
     for t in range(10):
         source.sample(float(t), "estimated", "estimated")
         meter.account(float(t), {BIG: 1.0}, {BIG: 1})
@@ -213,7 +216,7 @@ def test_a_measured_total_replaces_the_estimate_and_never_the_other_way(caplog: 
 
 def test_without_a_total_there_is_no_energy_and_it_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     source = Source()
-    meter = EnergyMeter(source, 1.0)
+    meter = EnergyMeter(source)
     with caplog.at_level(logging.INFO):
         for t in range(30):
             source.sample(float(t), "VDD_CPU", "rail")
@@ -226,7 +229,7 @@ def test_without_a_total_there_is_no_energy_and_it_is_said_once(caplog: pytest.L
 
 def test_the_meter_stands_a_clock_that_jumps() -> None:
     source = Source()
-    meter = EnergyMeter(source, 1.0)
+    meter = EnergyMeter(source)
     for t in (*range(100, 110), *range(50, 60), *range(10**6, 10**6 + 10)):
         source.kept = {}
         source.sample(float(t))

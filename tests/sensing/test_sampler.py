@@ -113,6 +113,54 @@ def test_a_window_of_power_is_that_of_the_total(rig: Callable[..., Rig]) -> None
     assert {r.name for r in the.sampler.latest()} == {"VDD_CPU", "VDD_IN"}
 
 
+def test_each_sensor_has_its_own_period_and_none_is_asked_too_often() -> None:
+    quick, slow, guarded = (ToldSensor(lambda now_s: [], name) for name in ("quick", "slow", "guarded"))
+    guarded.fastest_s = 0.2  # type: ignore[attr-defined]
+    periods = {"quick": 0.02, "slow": 3600.0, "guarded": 0.01}
+    sampler = Sampler([quick, slow, guarded], 1.0, 60.0, SystemClock(), Events(), periods=periods)
+    sampler.start()
+    try:
+        quick.wait_for_reads(40)
+        assert slow.reads == 1
+        assert 1 <= guarded.reads <= quick.reads / 4
+        assert [sampler.period_s(name) for name in ("quick", "slow", "guarded")] == [0.02, 3600.0, 0.2]
+    finally:
+        sampler.stop()
+
+
+def test_a_slow_sensor_stays_fresh_for_three_of_its_own_periods() -> None:
+    clock = FakeClock()
+    slow = ToldSensor(lambda now_s: [reading(t_s=now_s, name="slow", sensor="slow")], "slow")
+    sampler = Sampler([slow], 0.05, 600.0, clock, Events(), periods={"slow": 100.0})
+    sampler.start()
+    try:
+        until(sampler.latest, "the first reading")
+        sampler.stop()
+        clock.advance(299)
+        assert [r.name for r in sampler.latest()] == ["slow"]
+        clock.advance(2)
+        assert list(sampler.latest()) == []
+    finally:
+        sampler.stop()
+
+
+def test_the_reading_that_the_operator_names_is_the_machines() -> None:
+    def answer(now_s: float) -> list[object]:
+        return [reading(w, t_s=now_s, name=n, quantity="power", scope="rail") for n, w in (("input", 7.5), ("x", 2.0))]
+
+    told = ToldSensor(answer)
+    sampler = Sampler([told], PERIOD_S, 60.0, SystemClock(), Events(), total="input")
+    sampler.start()
+    try:
+        told.wait_for_reads(2)
+        assert {r.name: r.scope for r in sampler.latest()} == {"input": "machine", "x": "rail"}
+        total = sampler.window("power", 5.0)
+        assert total is not None
+        assert total.maximum == 7.5
+    finally:
+        sampler.stop()
+
+
 def test_a_read_that_blocks_delays_no_other_sensor(tmp_path: Path, rig: Callable[..., Rig]) -> None:
     put_zone(tmp_path, 0, "cpu-thermal", 48312)
     fifo = tmp_path / "sys/class/thermal/thermal_zone0/temp"
@@ -316,7 +364,7 @@ def test_a_board_that_loses_its_monitor_mid_run(tmp_path: Path) -> None:
 def test_the_meter_reads_the_sampler(rig: Callable[..., Rig]) -> None:
     sensor = ToldSensor(lambda now_s: [reading(6.0, t_s=now_s, name="VDD_IN", quantity="power", scope="module")])
     the = rig(sensor)
-    meter = EnergyMeter(the.sampler, PERIOD_S)
+    meter = EnergyMeter(the.sampler)
     clock = SystemClock()
 
     def measured() -> bool:

@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flyball.ports import Stats
-from flyball.sensing.window import CAPACITY, MAX_SERIES, Windows, hottest
+from flyball.sensing.window import CAPACITY, MAX_SERIES, Windows, hottest, summarize
 
 
 def test_a_window_holds_its_stats_and_no_more() -> None:
     windows = Windows(window_s=10, period_s=1)
     for t in range(1, 41):
         assert windows.add("told", [reading(float(t), t_s=float(t))], float(t)) == (1, [])
-    assert windows.stats("temperature", 38.0) == {"x": Stats(count=3, mean=39, minimum=38, maximum=40, last=40)}
+    assert windows.stats("temperature", 38.0) == {"x": summarize([38.0, 39.0, 40.0])}
     assert windows.stats("temperature", 40.5) == {}
     assert windows.stats("power", 0) == {}
     assert len(windows.samples("temperature", "x", 0)) == 12  # the window and two more, however long it runs
@@ -89,7 +89,20 @@ def test_stats_are_those_of_the_samples(values: list[float], since_s: float) -> 
 
 
 def test_the_hottest_zone_figure_by_figure() -> None:
-    a = Stats(count=2, mean=50, minimum=40, maximum=60, last=41)
-    b = Stats(count=3, mean=45, minimum=44, maximum=46, last=46)
-    assert hottest([a, b]) == Stats(count=5, mean=50, minimum=44, maximum=60, last=46)
+    a = Stats(count=2, mean=50, minimum=40, maximum=60, last=41, p50=40, p95=60, p99=60)
+    b = Stats(count=3, mean=45, minimum=44, maximum=46, last=46, p50=45, p95=46, p99=46)
+    assert hottest([a, b]) == Stats(count=5, mean=50, minimum=44, maximum=60, last=46, p50=45, p95=60, p99=60)
     assert hottest([]) is None
+
+
+def test_quantiles_are_values_that_were_read() -> None:
+    stats = summarize([float(n) for n in range(100, 0, -1)])
+    assert (stats.p50, stats.p95, stats.p99, stats.maximum) == (50.0, 95.0, 99.0, 100.0)
+    assert summarize([7.0]) == Stats(count=1, mean=7, minimum=7, maximum=7, last=7, p50=7, p95=7, p99=7)
+
+
+def test_a_sensor_with_a_period_of_its_own_has_room_for_its_window() -> None:
+    windows = Windows(window_s=10, period_s=1, periods={"quick": 0.1})
+    for t in range(1, 400):
+        windows.add("quick", [reading(t_s=t / 10, sensor="quick")], t / 10)
+    assert len(windows.samples("temperature", "x", 0)) == 102

@@ -8,7 +8,7 @@ from flyball.sensing.contract import Roots
 
 
 def roots_in(folder: Path) -> Roots:
-    return Roots(sys=folder / "sys", proc=folder / "proc", dev=folder / "dev")
+    return Roots(sys=folder / "sys", proc=folder / "proc", dev=folder / "dev", etc=folder / "etc", var=folder / "var")
 
 
 def put(path: Path, text: str | bytes | int) -> Path:

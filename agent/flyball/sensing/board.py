@@ -1,6 +1,6 @@
 """What machine this is, as the firmware tells it.
 
-device tree | DMI | architecture -> Board
+device tree | DMI | architecture -> Board;  Jetson facts from tegra.py;  memory;  accelerators on the buses
 
 Never runs a program, never asks the network; a machine that does not say is "generic <architecture>".
 """
@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 
 import msgspec
 
 from flyball.sensing.contract import Roots
 from flyball.sensing.sysfs import optional_text
+from flyball.sensing.tegra import Tegra, tegra
 
 # What firmware says when its maker filled nothing in.
 _FILLERS = re.compile(
@@ -32,12 +34,22 @@ class Board(msgspec.Struct, frozen=True, kw_only=True):
     vendor: str = ""
     source: str = ""  # "device-tree", "dmi" or "" when nothing said
     cpus: int | None = None  # logical processors that the kernel counts
+    ram_bytes: int | None = None
+    accelerators: tuple[str, ...] = ()  # as the buses show them; whether one works, a backend's probe tells
+    tegra: Tegra | None = None  # of a Jetson
 
 
 def identify(roots: Roots, arch: str | None = None) -> Board:
     """`arch` is for captured trees; by default it is this machine's."""
-    arch = arch or os.uname().machine
-    cpus = _count_cpus(roots)
+    jetson = tegra(roots)
+    board = _named(roots, arch or os.uname().machine)
+    accelerators = (*((jetson.soc,) if jetson else ()), *_accelerators(roots.sys))
+    return msgspec.structs.replace(
+        board, cpus=_count_cpus(roots), ram_bytes=_ram_bytes(roots.proc), accelerators=accelerators, tegra=jetson
+    )
+
+
+def _named(roots: Roots, arch: str) -> Board:
     tree = roots.proc / "device-tree"
     model = optional_text(tree / "model").strip("\0\n ")
     if model:
@@ -45,12 +57,38 @@ def identify(roots: Roots, arch: str | None = None) -> Board:
         compatible = [c for c in optional_text(tree / "compatible").split("\0") if c]
         vendor = compatible[0].partition(",")[0] if compatible else ""
         soc = compatible[-1].rpartition(",")[2] if compatible else ""
-        return Board(name=model, arch=arch, soc=soc, vendor=vendor, source="device-tree", cpus=cpus)
+        return Board(name=model, arch=arch, soc=soc, vendor=vendor, source="device-tree")
     dmi = roots.sys / "class/dmi/id"
     product, vendor = (_filled(optional_text(dmi / file)) for file in ("product_name", "sys_vendor"))
     if product:
-        return Board(name=product, arch=arch, vendor=vendor, source="dmi", cpus=cpus)
-    return Board(name=f"generic {arch}", arch=arch, cpus=cpus)
+        return Board(name=product, arch=arch, vendor=vendor, source="dmi")
+    return Board(name=f"generic {arch}", arch=arch)
+
+
+# (vendor, device) on the PCI or USB bus.
+_PCI = {("0x1ac1", "0x089a"): "coral-pcie", ("0x1e60", "0x2864"): "hailo-8"}
+_USB = {("1a6e", "089a"): "coral-usb", ("18d1", "9302"): "coral-usb"}  # before and after its firmware is loaded
+_NVIDIA, _DISPLAYS = "0x10de", ("0x030000", "0x030200")
+
+
+def _accelerators(sys: Path) -> list[str]:
+    found = []
+    for device in sorted((sys / "bus/pci/devices").glob("*")):
+        vendor, product, kind = (optional_text(device / file) for file in ("vendor", "device", "class"))
+        if (vendor, product) in _PCI:
+            found.append(_PCI[vendor, product])
+        elif vendor == _NVIDIA and kind in _DISPLAYS:
+            found.append("nvidia-gpu")
+    for device in sorted((sys / "bus/usb/devices").glob("*")):
+        name = _USB.get((optional_text(device / "idVendor"), optional_text(device / "idProduct")))
+        if name:
+            found.append(name)
+    return found
+
+
+def _ram_bytes(proc: Path) -> int | None:
+    match = re.match(r"MemTotal:\s+(\d{1,12}) kB", optional_text(proc / "meminfo"))
+    return int(match[1]) * 1024 if match else None
 
 
 def _filled(text: str) -> str:

@@ -4,7 +4,8 @@ kernel file or device -> Sensor.read(now) -> readings, or Unavailable, or Sensor
 
 A sensor class is registered under the entry point group "flyball.sensors" and built as `Class(roots, settings)`.
 Building it touches no hardware. `read` is called from one thread at a time, a thread that only this sensor has, so it
-may block; it never sleeps, starts a process or writes. It never invents a figure: what could not be read is not there.
+may block; it never sleeps or writes, and starts no process (but for vcgencmd, where a Raspberry Pi has no mailbox
+device). It never invents a figure: what could not be read is not there.
 """
 
 from __future__ import annotations
@@ -59,6 +60,8 @@ class SensorFailed(Exception):
 
 @runtime_checkable
 class Sensor(Protocol):
+    """A class attribute `fastest_s`, where there is one, is the shortest period at which the hardware may be asked."""
+
     name: str
 
     def read(self, now_s: float) -> Sequence[Reading]:

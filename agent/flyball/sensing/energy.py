@@ -2,7 +2,7 @@
 
 power samples of the total (`flyball.sensing.total`) -> trapezoids -> J -> shares of (ladder, rung) by busy time
 
-    meter = EnergyMeter(sampler, config.sensing.period_s)
+    meter = EnergyMeter(sampler)
     meter.account(now_s, busy, answers)     # once per period, from one thread: what was added since the last call
 
 What was not sampled is left out of the energy and of the seconds it covers; nothing is filled in. Figures of different
@@ -39,6 +39,8 @@ class PowerSource(Protocol):
 
     def samples(self, quantity: Quantity, name: str, since_s: float) -> Sequence[tuple[float, float]]: ...
 
+    def period_s(self, sensor: str) -> float: ...
+
 
 @dataclass(frozen=True, slots=True)
 class _Mark:
@@ -48,6 +50,11 @@ class _Mark:
     power_w: float
     joules: float
     covered_s: float
+
+
+def max_gap_s(period_s: float) -> float:
+    """How far apart two samples of a sensor with this period may be and still be joined."""
+    return max(GAP_PERIODS * period_s, GAP_MIN_S)
 
 
 class PowerIntegral:
@@ -151,10 +158,9 @@ class _Period:
 class EnergyMeter:
     """Implements ports.EnergyMeter. All methods from one thread."""
 
-    def __init__(self, source: PowerSource, period_s: float) -> None:
-        """`period_s` is the sampler's."""
+    def __init__(self, source: PowerSource) -> None:
         self._source = source
-        self._max_gap_s = max(GAP_PERIODS * period_s, GAP_MIN_S)
+        self._max_gap_s = GAP_MIN_S  # of the total's sensor, once there is one
         self._total: Reading | None = None  # the reading whose series is integrated
         self._integral = PowerIntegral(self._max_gap_s)
         self._shares = Shares()
@@ -201,6 +207,7 @@ class EnergyMeter:
                     "energy is counted anew from %s (%s), no more from %s", total.name, total.scope, self._total.name
                 )
             self._total = total
+            self._max_gap_s = max_gap_s(self._source.period_s(total.sensor))
             self._integral = PowerIntegral(self._max_gap_s)
             self._shares = Shares()
             self._pending.clear()

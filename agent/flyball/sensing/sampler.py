@@ -9,8 +9,9 @@
     sampler.stop()
 
 A sensor that blocks keeps back its own thread and nothing else. All threads wake at the same multiples of the period:
-with sensors of 0.1 ms that is one short burst of work per period, not one per sensor. The absent are asked once a
-minute. Never blocks its callers on hardware, never keeps more than the window, never turns a failure into a figure.
+with sensors of 0.1 ms that is one short burst of work per period, not one per sensor. A sensor may have a period of its
+own, and none is asked more often than its hardware bears. The absent are asked once a minute. Never blocks its
+callers on hardware, never keeps more than the window, never turns a failure into a figure.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ import asyncio
 import logging
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import msgspec
 
 from flyball.clock import Clock
 from flyball.events import Event, Events
@@ -37,17 +41,29 @@ WATCH_PERIOD_S = 1.0  # between two looks for reads that hang
 
 
 class Sampler:
-    """Implements ports.Readings. `period_s` and `window_s` are config.sensing's."""
+    """Implements ports.Readings. `period_s`, `window_s`, `periods` and `total` are config.sensing's."""
 
     def __init__(
-        self, sensors: Sequence[Sensor], period_s: float, window_s: float, clock: Clock, events: Events
+        self,
+        sensors: Sequence[Sensor],
+        period_s: float,
+        window_s: float,
+        clock: Clock,
+        events: Events,
+        *,
+        periods: Mapping[str, float] = MappingProxyType({}),
+        total: str = "",
     ) -> None:
         self._period_s = period_s
+        self._total = total
         self._clock = clock
         self._events = events
-        self._stale_after_s = max(STALE_PERIODS * period_s, STALE_MIN_S)
-        self._windows = Windows(window_s=window_s, period_s=period_s)
-        self._sensors = [(s, Track(s.name, period_s=period_s, stale_after_s=self._stale_after_s)) for s in sensors]
+        self._periods = {s.name: max(periods.get(s.name, period_s), getattr(s, "fastest_s", 0.0)) for s in sensors}
+        self._windows = Windows(window_s=window_s, period_s=period_s, periods=self._periods)
+        self._sensors = [
+            (s, Track(s.name, period_s=self._periods[s.name], stale_after_s=stale_after_s(self._periods[s.name])))
+            for s in sensors
+        ]
         self._lock = threading.Lock()  # over the tracks
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -87,8 +103,12 @@ class Sampler:
         now_s = self._clock.monotonic_s()
         with self._lock:
             ok = {track.sensor for _, track in self._sensors if track.health(now_s).state == "ok"}
-        fresh = self._windows.newest(now_s - self._stale_after_s)
-        return without_superseded(r for r in fresh if r.sensor in ok)
+        longest_s = stale_after_s(max(self._periods.values(), default=self._period_s))
+        return without_superseded(
+            r
+            for r in self._windows.newest(now_s - longest_s)
+            if r.sensor in ok and now_s - r.t_s <= stale_after_s(self._periods[r.sensor])
+        )
 
     def window(self, quantity: Quantity, seconds: float, name: str | None = None) -> Stats | None:
         """None when nothing was read in that time.
@@ -112,6 +132,10 @@ class Sampler:
         """(monotonic seconds, value), oldest first, as far back as the window reaches."""
         return self._windows.samples(quantity, name, since_s)
 
+    def period_s(self, sensor: str) -> float:
+        """How often this sensor is read."""
+        return self._periods.get(sensor, self._period_s)
+
     def health(self) -> Sequence[SensorHealth]:
         now_s = self._clock.monotonic_s()
         with self._lock:
@@ -120,12 +144,13 @@ class Sampler:
     # ------------------------------------------------------------------------------------------------ threads
 
     def _sample(self, sensor: Sensor, track: Track) -> None:
+        period_s = self._periods[sensor.name]
         while not self._stopping.is_set():
             self._read(sensor, track)
             now_s = self._clock.monotonic_s()
             with self._lock:
                 wait_s = track.wait_s()
-            self._stopping.wait(next_tick_s(now_s + wait_s, self._period_s) - now_s)
+            self._stopping.wait(next_tick_s(now_s + wait_s, period_s) - now_s)
 
     def _read(self, sensor: Sensor, track: Track) -> None:
         """One read and what follows from it: the boundary that catches whatever a sensor raises."""
@@ -144,6 +169,8 @@ class Sampler:
             outcome = Outcome(state="failed", reason=f"{type(error).__name__}: {error}")
             log.debug("sensor %s raised", sensor.name, exc_info=True)
         end_s = self._clock.monotonic_s()
+        if self._total:
+            readings = [self._rescoped(reading) for reading in readings]
         taken, refused = self._windows.add(track.sensor, readings, end_s)
         if refused or (taken and outcome.state == "failed"):
             reasons = [outcome.reason, *refused] if outcome.reason else refused
@@ -151,6 +178,12 @@ class Sampler:
         with self._lock:
             change = track.finish(end_s, outcome)
         self._tell(track.sensor, change, end_s)
+
+    def _rescoped(self, reading: object) -> object:
+        """The reading that the operator says stands for the machine, as one of the machine."""
+        if isinstance(reading, Reading) and reading.quantity == "power" and reading.name == self._total:
+            return msgspec.structs.replace(reading, scope="machine")
+        return reading
 
     def _watch(self) -> None:
         period_s = max(WATCH_PERIOD_S, self._period_s)
@@ -193,6 +226,10 @@ class Sampler:
             self._loop.call_soon_threadsafe(self._events.publish, event)
         except RuntimeError:  # the loop has closed: nobody listens any more
             log.debug("the event %s came after the end", event.kind)
+
+
+def stale_after_s(period_s: float) -> float:
+    return max(STALE_PERIODS * period_s, STALE_MIN_S)
 
 
 def next_tick_s(after_s: float, period_s: float) -> float:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import get_args
 
 from flyball.ports import Quantity, Reading, Stats
 
-CAPACITY = 2048  # samples per series, 80 KiB: at 1 Hz 34 minutes
+CAPACITY = 8192  # samples per series, 320 KiB when full: at 1 Hz two hours, at 100 Hz 80 s
 MAX_SERIES = 512  # a sensor that makes up new names must not eat the memory
 QUANTITIES: tuple[str, ...] = get_args(Quantity)
 
@@ -48,9 +49,14 @@ class Series:
 
 
 class Windows:
-    def __init__(self, *, window_s: float, period_s: float) -> None:
+    """`period_s` is how often a sensor is read unless `periods` has its name."""
+
+    def __init__(
+        self, *, window_s: float, period_s: float, periods: Mapping[str, float] = MappingProxyType({})
+    ) -> None:
         self._window_s = window_s
-        self._capacity = min(math.ceil(window_s / period_s) + 2, CAPACITY)
+        self._period_s = period_s
+        self._periods = periods
         self._series: dict[tuple[Quantity, str], Series] = {}
         self._lock = threading.Lock()
 
@@ -66,7 +72,7 @@ class Windows:
                     key = (reading.quantity, reading.name)
                     series = self._series.get(key)
                     if series is None or now_s - series.newest.t_s > self._window_s:
-                        series = self._series[key] = Series(reading, self._capacity)
+                        series = self._series[key] = Series(reading, self._capacity(sensor))
                     series.add(reading)
                     taken += 1
         return taken, problems
@@ -86,6 +92,10 @@ class Windows:
         with self._lock:
             found = {name: s.since(since_s) for (q, name), s in self._series.items() if q == quantity}
         return {name: summarize([value for _, value in samples]) for name, samples in found.items() if samples}
+
+    def _capacity(self, sensor: str) -> int:
+        period_s = self._periods.get(sensor, self._period_s)
+        return min(math.ceil(self._window_s / period_s) + 2, CAPACITY)
 
     def _refusal(self, sensor: str, reading: object, now_s: float) -> str:
         """Why this is no measurement; "" when it is one."""
@@ -120,13 +130,22 @@ class Windows:
 
 
 def summarize(values: Sequence[float]) -> Stats:
-    """Of at least one value."""
+    """Of at least one value. Quantiles are exact (nearest rank): the window keeps every sample anyway, and a sketch of
+    them would be a second copy (ADR 11)."""
+    ordered = sorted(values)
+
+    def quantile(q: float) -> float:
+        return ordered[math.ceil(q * len(ordered)) - 1]
+
     return Stats(
         count=len(values),
         mean=math.fsum(values) / len(values),
-        minimum=min(values),
-        maximum=max(values),
+        minimum=ordered[0],
+        maximum=ordered[-1],
         last=values[-1],
+        p50=quantile(0.5),
+        p95=quantile(0.95),
+        p99=quantile(0.99),
     )
 
 
@@ -141,4 +160,7 @@ def hottest(stats: Iterable[Stats]) -> Stats | None:
         minimum=max(s.minimum for s in found),
         maximum=max(s.maximum for s in found),
         last=max(s.last for s in found),
+        p50=max(s.p50 for s in found),
+        p95=max(s.p95 for s in found),
+        p99=max(s.p99 for s in found),
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -20,6 +20,7 @@ from flyball.config import Sensing
 from flyball.ports import Reading, Scope
 from flyball.sensing.contract import Roots, SensorFailed, Unavailable
 from flyball.sensing.sysfs import GATED, Reader, describe, optional_text, parse_integer, read_text
+from flyball.sensing.tegra import tegra
 
 # Wider than any machine this runs on; below 2**32 uW = 4295 W, so that an all-ones register falls outside. A negative
 # figure is a fault or an offset below the resolution: left out, never made 0.
@@ -29,13 +30,14 @@ LONGEST_AVERAGE_S = 30.0  # an energy difference over more says nothing of now
 
 # (chip, label) of channels that are upstream of everything else on what the scope names.
 TOTALS: dict[tuple[str, str], Scope] = {
-    ("ina3221", "VDD_IN"): "module",  # Jetson TX2, Xavier NX, Orin Nano and NX
-    ("ina3221", "POM_5V_IN"): "module",  # Jetson Nano
+    ("ina3221", "VDD_IN"): "module",  # a module that labels its input so; on a Jetson, jetson.py reads it
+    ("ina3221", "POM_5V_IN"): "module",
     ("power_meter", ""): "machine",  # ACPI power meter (PNP ACPI000D)
 }
 # Channels beyond these are not rails: in4-in6 are shunt microvolts, in7 their sum, curr4 the sum of currents.
 RAILS: dict[str, tuple[int, ...]] = {"ina3221": (1, 2, 3)}
 NO_RAIL = frozenset({"nc", "sum of shunt voltages"})
+ON_JETSON = frozenset({"ina3221", "ina238", "ina219"})  # jetson.py reads these there
 
 _FILE = re.compile(r"(energy|power|in|curr)([0-9]{1,3})_(input|average)")
 
@@ -45,6 +47,7 @@ class Channel:
     """One rail. `files` holds one path, or for "volt-ampere" the voltage's and the current's."""
 
     name: str
+    chip: str
     device: str
     scope: Scope
     kind: Literal["energy", "power", "volt-ampere"]
@@ -74,15 +77,19 @@ class HwmonSensor:
 
     def __init__(self, roots: Roots, settings: Sensing) -> None:
         self._sys = roots.sys
+        self._roots = roots
         self._read = roots.read
+        self._leave: frozenset[str] | None = None  # chips of others; None: not looked at yet
         self._channels: tuple[Channel, ...] = ()
         self._counters: dict[str, EnergyCounter] = {}
         self._seen: set[str] = set()  # names of all channels ever found
         self._scan_due_s = float("-inf")
 
     def read(self, now_s: float) -> Sequence[Reading]:
+        if self._leave is None:
+            self._leave = ON_JETSON if tegra(self._roots) else frozenset()
         if now_s >= self._scan_due_s or not self._channels:
-            self._channels = tuple(find_channels(self._sys, self._read))
+            self._channels = tuple(find_channels(self._sys, self._read, self._leave))
             self._seen.update(channel.name for channel in self._channels)
             self._scan_due_s = now_s + RESCAN_S
         if not self._seen:
@@ -142,9 +149,9 @@ def check_power(power_w: float, scope: Scope) -> None:
         raise ValueError(f"expected {wanted}, found {power_w:g} W")
 
 
-def find_channels(sys: Path, read: Reader = read_text) -> list[Channel]:
-    """Every rail of every device but batteries and thermal zones. Names that occur twice get their device, and of two
-    totals neither is one: two supplies may share the load."""
+def find_channels(sys: Path, read: Reader = read_text, leave: Collection[str] = ()) -> list[Channel]:
+    """Every rail of every device but batteries, thermal zones and the chips to `leave`. Names that occur twice get
+    their device, and of two totals neither is one: two supplies may share the load."""
     channels: list[Channel] = []
     root = sys.resolve()
     for hwmon in sorted((sys / "class/hwmon").glob("hwmon*")):
@@ -152,7 +159,7 @@ def find_channels(sys: Path, read: Reader = read_text) -> list[Channel]:
         folder = hwmon.resolve()
         device = (folder / "device").resolve() if (folder / "device").exists() else folder
         if not _is_supply_or_zone(device, root, read) and not _is_supply_or_zone(folder, root, read):
-            channels += _device_channels(folder, device.name, read)
+            channels += [c for c in _device_channels(folder, device.name, read) if c.chip not in leave]
     count = Counter(channel.name for channel in channels)
     return [c if count[c.name] == 1 else replace(c, name=f"{c.name}@{c.device}", scope="rail") for c in channels]
 
@@ -173,6 +180,7 @@ def _device_channels(folder: Path, device: str, read: Reader) -> Iterator[Channe
             continue
         yield Channel(
             name=label or f"{chip or device}-{number}",
+            chip=chip,
             device=device,
             scope=TOTALS.get((chip, label), "rail"),
             kind=kind,

@@ -1,0 +1,128 @@
+"""A Jetson's rails: whole totals or none, no rail twice, no power for what did not answer."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from trees import put, put_hwmon, roots_in
+
+from flyball.config import Sensing
+from flyball.ports import Reading
+from flyball.sensing.contract import SensorFailed, Unavailable
+from flyball.sensing.sensors.hwmon import HwmonSensor
+from flyball.sensing.sensors.jetson import JetsonSensor
+from flyball.sensing.total import total_power
+
+
+def jetson(folder: Path, soc: str = "tegra234") -> JetsonSensor:
+    put(folder / "proc/device-tree/compatible", f"nvidia,{soc}\0".encode())
+    return JetsonSensor(roots_in(folder), Sensing())
+
+
+def put_rails(folder: Path, rails: dict[str, tuple[int, int]], **more: str | int) -> Path:
+    files: dict[str, str | bytes | int] = {"name": "ina3221", **more}
+    for number, (label, (millivolts, milliamperes)) in enumerate(rails.items(), 1):
+        files |= {f"in{number}_label": label, f"in{number}_input": millivolts, f"curr{number}_input": milliamperes}
+    return put_hwmon(folder, 1, files)
+
+
+def watts(readings: object) -> dict[str, float]:
+    assert isinstance(readings, (list, tuple))
+    return {r.name: round(r.value, 6) for r in readings if r.quantity == "power"}
+
+
+ORIN = {"VDD_GPU_SOC": (12008, 280), "VDD_CPU_CV": (12008, 40), "VIN_SYS_5V0": (4968, 980)}
+
+
+def test_on_no_jetson_it_is_absent_and_hwmon_reads_the_same_chip(tmp_path: Path) -> None:
+    put_rails(tmp_path, {"VDD_IN": (5000, 1000)})
+    with pytest.raises(Unavailable, match="names no Jetson"):
+        JetsonSensor(roots_in(tmp_path), Sensing()).read(1.0)
+    assert watts(HwmonSensor(roots_in(tmp_path), Sensing()).read(1.0)) == {"VDD_IN": 5.0}
+
+
+def test_on_a_jetson_hwmon_leaves_the_monitor_alone(tmp_path: Path) -> None:
+    put_rails(tmp_path, {"VDD_IN": (5000, 1000)})
+    assert watts(jetson(tmp_path).read(1.0)) == {"VDD_IN": 5.0}
+    with pytest.raises(Unavailable):
+        HwmonSensor(roots_in(tmp_path), Sensing()).read(1.0)
+
+
+def test_a_total_is_given_whole_or_not_at_all(tmp_path: Path) -> None:
+    folder = put_rails(tmp_path, ORIN)
+    sensor = jetson(tmp_path)
+    total = total_power(sensor.read(1.0))
+    assert total is not None
+    assert (round(total.value, 4), total.scope) == (8.7112, "module")
+    put(folder / "curr2_input", "")
+    with pytest.raises(SensorFailed, match="VDD_CPU_CV") as caught:
+        sensor.read(2.0)
+    assert watts(caught.value.readings) == {"VDD_GPU_SOC": 3.36224, "VIN_SYS_5V0": 4.86864}
+    assert total_power(caught.value.readings) is None
+
+
+@pytest.mark.parametrize(("millivolts", "milliamperes"), [(-5000, -1000), (5000, -8), (0, 0)])
+def test_a_total_that_cannot_be_is_refused(millivolts: int, milliamperes: int, tmp_path: Path) -> None:
+    put_rails(tmp_path, {"VDD_IN": (millivolts, milliamperes)})
+    with pytest.raises(SensorFailed, match="VDD_IN") as caught:
+        jetson(tmp_path).read(1.0)
+    assert caught.value.readings == ()
+
+
+def test_the_uncertainty_follows_from_the_steps_and_the_shunt(tmp_path: Path) -> None:
+    put_rails(tmp_path, {"VDD_IN": (5000, 1000)}, shunt1_resistor=5000)
+    (reading,) = [r for r in jetson(tmp_path).read(1.0) if r.quantity == "power"]
+    # half of 8 mA in 1 A, half of 8 mV in 5 V, 1 % of gain
+    assert reading.uncertainty == pytest.approx((0.004**2 + 0.0008**2 + 0.01**2) ** 0.5)
+
+
+def test_a_monitor_that_vanishes_is_told(tmp_path: Path) -> None:
+    folder = put_rails(tmp_path, ORIN)
+    sensor = jetson(tmp_path)
+    sensor.read(1.0)
+    (folder / "name").unlink()
+    with pytest.raises(SensorFailed, match="VDD_CPU_CV: its monitor is gone"):
+        sensor.read(100.0)
+
+
+def test_over_current_events_are_a_rate_and_a_reset_gives_none(tmp_path: Path) -> None:
+    folder = put_hwmon(tmp_path, 2, {"name": "soctherm_oc", "oc3_event_cnt": 27390}, "soctherm")
+    sensor = jetson(tmp_path)
+
+    def rate(now_s: float) -> list[float]:
+        return [r.value for r in sensor.read(now_s) if r.quantity == "over_current"]
+
+    assert rate(10.0) == []
+    put(folder / "oc3_event_cnt", 27400)
+    assert rate(12.0) == [5.0]
+    put(folder / "oc3_event_cnt", 3)
+    assert rate(13.0) == []
+    assert rate(14.0) == [0.0]
+
+
+def test_a_fan_and_a_load_out_of_range_are_refused(tmp_path: Path) -> None:
+    put_hwmon(tmp_path, 2, {"name": "pwmfan", "pwm1": 256}, "fan")
+    put(tmp_path / "sys/devices/gpu.0/load", -1)
+    with pytest.raises(SensorFailed, match="expected 0 to 255, found 256") as caught:
+        jetson(tmp_path).read(1.0)
+    assert "expected 0 to 1000 per mille, found -1" in caught.value.reason
+    assert caught.value.readings == ()
+
+
+def test_the_rails_are_read_once_per_reading(tmp_path: Path) -> None:
+    """A register takes half a millisecond on the bus."""
+    put_rails(tmp_path, ORIN, shunt1_resistor=2000)
+    asked: list[str] = []
+    roots = roots_in(tmp_path)
+
+    def read(path: Path) -> str:
+        asked.append(path.name)
+        return roots.read(path)
+
+    put(tmp_path / "proc/device-tree/compatible", b"nvidia,tegra234\0")
+    sensor = JetsonSensor(replace(roots, read=read), Sensing())
+    sensor.read(1.0)
+    asked.clear()
+    readings: list[Reading] = list(sensor.read(2.0))
+    assert len(readings) == 4
+    assert sorted(asked) == sorted(f"{kind}{n}_input" for kind in ("in", "curr") for n in (1, 2, 3))
