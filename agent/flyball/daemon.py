@@ -36,6 +36,7 @@ from flyball.ops import log as logs
 from flyball.ops.notify import Notifier
 from flyball.ops.watchdog import Heartbeats, Watchdog
 from flyball.ports import AcceleratorInfo, ReloadReport
+from flyball.sensing.alarms import Alarms
 from flyball.sensing.board import identify
 from flyball.sensing.contract import Roots
 from flyball.sensing.discovery import discover
@@ -92,6 +93,7 @@ class Daemon:
             total=sensing.total,
         )
         self._meter = EnergyMeter(self._sampler)
+        self._alarms = Alarms(events, clock)
         self._catalog = EngineCatalog(self._config.engine, events, clock)
         self._governor = Governor(self._config, self._catalog, self._sampler, events, clock, self._floor)
         self._uplink = Uplink(
@@ -164,6 +166,7 @@ class Daemon:
         """Rides on the governor's wake-up instead of having one of its own."""
         self._heartbeats.beat(_GOVERNOR)
         self._catalog.tend()
+        self._alarms.look(self._sampler.latest())
         busy: dict[tuple[str, str], float] = {}
         answers: dict[tuple[str, str], int] = {}
         counted: dict[tuple[str, str, str], tuple[float, int]] = {}
