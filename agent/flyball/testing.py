@@ -42,6 +42,12 @@ class FakeClock:
     def __init__(self, now_s: float = 1000.0, wall_s: float = 1_700_000_000.0) -> None:
         self._now_s = now_s
         self._wall_s = wall_s
+        self._asleep_s = 0.0
+
+    def suspend(self, seconds: float) -> None:
+        """The machine sleeps: its monotonic clock stands still."""
+        self._asleep_s += seconds
+        self._wall_s += seconds
 
     def advance(self, seconds: float) -> None:
         self._now_s += seconds
@@ -51,7 +57,7 @@ class FakeClock:
         return self._now_s
 
     def boot_s(self) -> float:
-        return self._now_s
+        return self._now_s + self._asleep_s
 
     def wall_s(self) -> float:
         return self._wall_s

@@ -2,12 +2,14 @@
 
 import logging
 import math
+import random
 from collections.abc import Callable, Sequence
 
 import pytest
 from fake_sensors import reading
 from hypothesis import given
 from hypothesis import strategies as st
+from power_signals import SIGNALS, Signal
 
 from flyball.ports import Quantity, Reading, Scope
 from flyball.sensing.energy import EnergyMeter, PowerIntegral, Shares
@@ -238,3 +240,27 @@ def test_the_meter_stands_a_clock_that_jumps() -> None:
     energy = meter.energy()
     assert energy is not None
     assert energy.joules == pytest.approx(8.0 * energy.covered_s)
+
+
+@pytest.mark.parametrize("hertz", [10.0, 20.0])
+@pytest.mark.parametrize("signal", SIGNALS, ids=lambda s: s.name)
+def test_the_energy_of_known_signals_is_right_to_half_a_percent(signal: Signal, hertz: float) -> None:
+    """60 s between two ends that lie on no sample, sampled with jitter."""
+    jitter = random.Random(7)
+    integral = PowerIntegral(0.5)
+    for n in range(int(62 * hertz)):
+        t_s = (n + jitter.uniform(-0.2, 0.2)) / hertz
+        integral.add(t_s, signal.power_w(t_s))
+    joules, covered_s = integral.between(0.7123, 60.7123)
+    assert covered_s == pytest.approx(60.0)
+    assert joules == pytest.approx(signal.energy_j(0.7123, 60.7123), rel=0.005)
+
+
+def test_a_gap_leaves_out_its_energy_and_its_time() -> None:
+    integral = PowerIntegral(0.5)
+    for n in range(100):
+        if not 30 <= n < 50:
+            integral.add(n / 10, 7.0)
+    joules, covered_s = integral.between(0.0, 9.9)
+    assert covered_s == pytest.approx(9.9 - 2.1)
+    assert joules / covered_s == pytest.approx(7.0)

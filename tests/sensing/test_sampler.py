@@ -1,6 +1,7 @@
 """The sampler: a sensor that blocks, fails or lies keeps back nothing but itself."""
 
 import asyncio
+import itertools
 import logging
 import math
 import os
@@ -142,6 +143,32 @@ def test_a_slow_sensor_stays_fresh_for_three_of_its_own_periods() -> None:
         assert list(sampler.latest()) == []
     finally:
         sampler.stop()
+
+
+def test_power_over_a_suspension_is_left_out() -> None:
+    clock = FakeClock()
+    asked = threading.Event()
+
+    def answer(now_s: float) -> list[object]:
+        if asked.is_set():  # between the reads the machine slept for an hour, and the counter went on
+            clock.suspend(3600)
+            asked.clear()
+        clock.advance(1.0)
+        return [reading(5.0, t_s=now_s, quantity="power", scope="machine"), reading(40.0, t_s=now_s, name="zone")]
+
+    told = ToldSensor(answer)
+    sampler = Sampler([told], 0.01, 600.0, clock, Events())
+    sampler.start()
+    try:
+        told.wait_for_reads(3)
+        asked.set()
+        until(lambda: not asked.is_set(), "the sleep")
+        told.wait_for_reads(told.reads + 3)
+    finally:
+        sampler.stop()
+    power = sampler.samples("power", "x", 0.0)
+    assert len(sampler.samples("temperature", "zone", 0.0)) - len(power) == 1
+    assert [round(b[0] - a[0]) for a, b in itertools.pairwise(power)].count(2) == 1, "one read is missing"
 
 
 def test_the_reading_that_the_operator_names_is_the_machines() -> None:

@@ -2,9 +2,9 @@
 
 latest readings -> conditions (kind, name, how far) -> begun | over -> events
 
-under_voltage, throttled (with its cause), over_current, near_trip_point, memory_pressure, alarm. A condition is over when
-it has not held for some time, so that one that flutters is told of once; while its sensor is silent nothing is known, and
-nothing is told. Decides nothing: the governor has limits of its own.
+under_voltage, throttled (with its cause), over_current, near_trip_point, memory_pressure, alarm. A condition is over
+when it has not held for some time, so that one that flutters is told of once; while its sensor is silent nothing is
+known, and nothing is told. Decides nothing: the governor has limits of its own.
 """
 
 from __future__ import annotations

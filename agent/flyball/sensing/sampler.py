@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 STALE_PERIODS = 3
 STALE_MIN_S = 5.0
+SUSPENDED_S = 0.1  # the two clocks are read one after the other
 WATCH_PERIOD_S = 1.0  # between two looks for reads that hang
 
 
@@ -64,6 +65,7 @@ class Sampler:
             (s, Track(s.name, period_s=self._periods[s.name], stale_after_s=stale_after_s(self._periods[s.name])))
             for s in sensors
         ]
+        self._asleep_s: dict[str, float] = {}  # by sensor: how long the machine had been suspended at its last read
         self._lock = threading.Lock()  # over the tracks
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -169,6 +171,9 @@ class Sampler:
             outcome = Outcome(state="failed", reason=f"{type(error).__name__}: {error}")
             log.debug("sensor %s raised", sensor.name, exc_info=True)
         end_s = self._clock.monotonic_s()
+        if self._slept(track.sensor):
+            # What a counter gained while the machine was suspended belongs to no time that is counted here.
+            readings = [r for r in readings if not (isinstance(r, Reading) and r.quantity == "power")]
         if self._total:
             readings = [self._rescoped(reading) for reading in readings]
         taken, refused = self._windows.add(track.sensor, readings, end_s)
@@ -178,6 +183,13 @@ class Sampler:
         with self._lock:
             change = track.finish(end_s, outcome)
         self._tell(track.sensor, change, end_s)
+
+    def _slept(self, sensor: str) -> bool:
+        """Whether the machine was suspended since this sensor's last read."""
+        asleep_s = self._clock.boot_s() - self._clock.monotonic_s()
+        before_s = self._asleep_s.get(sensor, asleep_s)
+        self._asleep_s[sensor] = asleep_s
+        return asleep_s - before_s > SUSPENDED_S
 
     def _rescoped(self, reading: object) -> object:
         """The reading that the operator says stands for the machine, as one of the machine."""

@@ -1,0 +1,235 @@
+"""Energy of any stretch of a program, as this machine's sensors see it.
+
+    with flyball.energy.PowerMonitor() as monitor:
+        work()
+    monitor.report().energy_j       # and mean_w, scope, source, uncertainty; None where nothing measures, with `why`
+
+sensors that give power -> samples of the total -> trapezoids from entry to exit -> Report
+
+The figure is of the whole scope, not of this program alone: what else the machine does is in it. An estimate says that
+it is one by its scope. Works without the daemon, and beside it.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import threading
+import time
+from collections.abc import Sequence
+from types import TracebackType
+
+import msgspec
+
+from flyball.clock import SystemClock
+from flyball.config import Sensing
+from flyball.events import Events
+from flyball.ports import Reading
+from flyball.sensing.contract import Roots, Sensor, SensorFailed, Unavailable
+from flyball.sensing.discovery import discover
+from flyball.sensing.energy import COVERAGE_MIN, PowerIntegral, max_gap_s
+from flyball.sensing.sampler import Sampler
+from flyball.sensing.total import explain_no_total, total_power
+
+PERIOD_S = 0.1
+_FIRST_S = 3.0  # how long the first power figure may take; some need two reads
+_TAKE_IN_S = 0.5
+_BLOCKS = 10
+_T95 = 2.262  # Student's t, two-sided 95 %, 9 degrees of freedom: the means of 10 blocks
+_KEPT_BLOCKS = 4096
+_FEWEST = 3  # readings within the stretch
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """`energy_j` and `mean_w` are None where there is no figure; `why` says why. `scope` is what the figure is of
+    (wall, machine, board, module, or estimated), `uncertainty` is relative (None: the sensor's own is not known),
+    `coverage` is the share of the time that readings cover."""
+
+    seconds: float
+    energy_j: float | None = None
+    mean_w: float | None = None
+    scope: str = ""
+    source: str = ""
+    uncertainty: float | None = None
+    coverage: float = 0.0
+    samples: int = 0
+    why: str = ""
+
+
+class PowerMonitor:
+    """`period_s` is how often the power is read, as far as the hardware bears it. One monitor measures once."""
+
+    def __init__(
+        self, period_s: float = PERIOD_S, *, roots: Roots | None = None, settings: Sensing | None = None
+    ) -> None:
+        self._period_s = period_s
+        self._roots = roots or Roots()
+        self._settings = settings or Sensing()
+        self._clock = SystemClock()
+        self._sampler: Sampler | None = None
+        self._total: Reading | None = None
+        self._integral = PowerIntegral(0.0)
+        self._blocks: list[tuple[float, float]] = []  # joules and covered seconds
+        self._samples = 0
+        self._uncertainty: float | None = None
+        self._start_s = self._end_s = self._at_s = 0.0
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._why = ""
+
+    def __enter__(self) -> PowerMonitor:
+        if self._sampler is not None:
+            raise RuntimeError("a PowerMonitor measures once: make another one")
+        sensors = power_sensors(discover(self._roots, self._settings), self._clock)
+        window_s = max(60.0, 20 * self._period_s)
+        self._sampler = Sampler(sensors, self._period_s, window_s, self._clock, Events(), total=self._settings.total)
+        self._sampler.start()
+        self._total = self._first_total(self._sampler)
+        if self._total is None:
+            self._why = explain_no_total(self._sampler.latest())
+        else:
+            self._integral = PowerIntegral(max_gap_s(self._sampler.period_s(self._total.sensor)))
+            self._thread = threading.Thread(target=self._follow, name="power-monitor", daemon=True)
+        self._start_s = self._at_s = self._clock.monotonic_s()
+        if self._thread is not None:
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end_s = self._clock.monotonic_s()
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+        assert self._sampler is not None
+        self._sampler.stop()
+
+    @property
+    def energy_j(self) -> float | None:
+        return self.report().energy_j
+
+    @property
+    def mean_w(self) -> float | None:
+        return self.report().mean_w
+
+    @property
+    def scope(self) -> str:
+        return self.report().scope
+
+    @property
+    def uncertainty(self) -> float | None:
+        return self.report().uncertainty
+
+    def report(self) -> Report:
+        """Once the stretch is over. Raises RuntimeError before."""
+        if not self._ended.is_set():
+            raise RuntimeError("the measurement is not over: ask after the with statement")
+        seconds = self._end_s - self._start_s
+        if self._total is None:
+            return Report(seconds=seconds, why=self._why)
+        joules = math.fsum(j for j, _ in self._blocks)
+        covered_s = math.fsum(s for _, s in self._blocks)
+        coverage = min(1.0, covered_s / seconds) if seconds > 0 else 0.0
+        scope, source = self._total.scope, f"{self._total.sensor}: {self._total.name}"
+        why = ""
+        if coverage < COVERAGE_MIN:
+            why = f"readings cover {coverage:.0%} of the time, and {COVERAGE_MIN:.0%} is the least"
+        elif self._samples < _FEWEST:
+            why = f"{self._samples} readings in {seconds:.2f} s tell nothing: measure for longer, or read more often"
+        if why:
+            return Report(
+                seconds=seconds, scope=scope, source=source, coverage=coverage, samples=self._samples, why=why
+            )
+        mean_w = joules / covered_s
+        spread = spread_of(self._blocks, mean_w)
+        return Report(
+            seconds=seconds,
+            energy_j=mean_w * seconds,
+            mean_w=mean_w,
+            uncertainty=None if self._uncertainty is None else math.hypot(self._uncertainty, spread),
+            coverage=coverage,
+            samples=self._samples,
+            scope=scope,
+            source=source,
+        )
+
+    def _first_total(self, sampler: Sampler) -> Reading | None:
+        end_s = self._clock.monotonic_s() + _FIRST_S
+        while True:
+            total = total_power(sampler.latest())
+            settled = total is not None and total.scope != "estimated"
+            if settled or self._clock.monotonic_s() >= end_s or (total is not None and _all_read(sampler)):
+                return total
+            time.sleep(min(self._period_s, 0.02))
+
+    def _follow(self) -> None:
+        assert self._sampler is not None
+        assert self._total is not None
+        period_s = self._sampler.period_s(self._total.sensor)
+        while not self._ended.wait(_TAKE_IN_S):
+            self._take_in(math.inf)
+        # The end lies between two samples: the second is waited for, as long as it may take.
+        give_up_s = self._end_s + max_gap_s(period_s)
+        while (self._integral.last_s or 0.0) < self._end_s and self._clock.monotonic_s() < give_up_s:
+            time.sleep(period_s / 4)
+            self._take_in(self._end_s)
+        self._take_in(self._end_s)
+
+    def _take_in(self, end_s: float) -> None:
+        assert self._sampler is not None
+        assert self._total is not None
+        last_s = self._integral.last_s
+        since_s = self._start_s - max_gap_s(self._sampler.period_s(self._total.sensor)) if last_s is None else last_s
+        for t_s, power_w in self._sampler.samples("power", self._total.name, since_s):
+            if last_s is None or t_s > last_s:
+                self._integral.add(t_s, power_w)
+                self._samples += self._start_s <= t_s <= end_s
+        newest = next((r for r in self._sampler.latest() if r.name == self._total.name), None)
+        if newest is not None and newest.uncertainty is not None:
+            self._uncertainty = max(newest.uncertainty, self._uncertainty or 0.0)
+        upto_s = min(self._integral.last_s or self._at_s, end_s)
+        if upto_s > self._at_s:
+            self._blocks.append(self._integral.between(self._at_s, upto_s))
+            self._at_s = upto_s
+            self._integral.forget(self._at_s)
+        if len(self._blocks) >= _KEPT_BLOCKS:
+            self._blocks = merged(self._blocks, _KEPT_BLOCKS // 2)
+
+
+def power_sensors(sensors: Sequence[Sensor], clock: SystemClock) -> list[Sensor]:
+    """Those that give power, or that fail where they might: asked twice, since a difference needs two reads."""
+    kept = []
+    for sensor in sensors:
+        for _ in range(2):
+            try:
+                readings: Sequence[Reading] = tuple(sensor.read(clock.monotonic_s()))
+            except Unavailable:
+                break
+            except SensorFailed as error:
+                readings = error.readings
+            if any(reading.quantity == "power" for reading in readings):
+                kept.append(sensor)
+                break
+            time.sleep(0.02)
+    return kept
+
+
+def merged(blocks: Sequence[tuple[float, float]], count: int) -> list[tuple[float, float]]:
+    """At most `count` blocks, neighbours added up."""
+    size = math.ceil(len(blocks) / count)
+    parts = [blocks[i : i + size] for i in range(0, len(blocks), size)]
+    return [(math.fsum(j for j, _ in part), math.fsum(s for _, s in part)) for part in parts]
+
+
+def spread_of(blocks: Sequence[tuple[float, float]], mean_w: float) -> float:
+    """Half of the relative 95 % interval of the mean power, from the means of ten blocks: neighbouring samples resemble
+    each other, so that they do not count one by one."""
+    means = [joules / covered_s for joules, covered_s in merged(blocks, _BLOCKS) if covered_s > 0]
+    if len(means) < 2 or mean_w <= 0:
+        return 0.0
+    return _T95 * statistics.stdev(means) / math.sqrt(len(means)) / mean_w
+
+
+def _all_read(sampler: Sampler) -> bool:
+    return all(health.reads >= 3 for health in sampler.health())

@@ -1,0 +1,158 @@
+"""PowerMonitor: right over a known signal, silent where nothing measures, and never a figure from too little."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+import flyball.energy
+from flyball.config import Sensing
+from flyball.energy import PowerMonitor, merged, power_sensors, spread_of
+from flyball.ports import Reading, Scope
+from flyball.sensing.contract import Roots, Sensor, SensorFailed, Unavailable
+
+
+class Supply:
+    """4 W, and 20 W from `high_s` on, on the machine's own clock."""
+
+    name = "supply"
+
+    def __init__(self, scope: Scope = "board", uncertainty: float | None = 0.02) -> None:
+        self.scope = scope
+        self.uncertainty = uncertainty
+        self.high_s = math.inf
+        self.hang = threading.Event()
+
+    def read(self, now_s: float) -> Sequence[Reading]:
+        while self.hang.is_set():
+            time.sleep(0.01)
+        power_w = 20.0 if now_s >= self.high_s else 4.0
+        return [
+            Reading(
+                quantity="power",
+                name="input",
+                value=power_w,
+                unit="W",
+                scope=self.scope,
+                sensor=self.name,
+                t_s=now_s,
+                uncertainty=self.uncertainty,
+            )
+        ]
+
+
+@pytest.fixture
+def supply(monkeypatch: pytest.MonkeyPatch) -> Iterator[Supply]:
+    made = Supply()
+    monkeypatch.setattr(flyball.energy, "discover", lambda roots, settings: [made])
+    yield made
+    made.hang.clear()
+
+
+def test_a_step_is_measured_to_the_moment(supply: Supply) -> None:
+    with PowerMonitor(0.02) as monitor:
+        begun_s = time.monotonic()
+        time.sleep(0.5)
+        supply.high_s = time.monotonic()
+        time.sleep(0.5)
+        ended_s = time.monotonic()
+    report = monitor.report()
+    expected_j = 4 * (supply.high_s - begun_s) + 20 * (ended_s - supply.high_s)
+    assert report.energy_j == pytest.approx(expected_j, rel=0.05)
+    assert report.mean_w == pytest.approx(expected_j / (ended_s - begun_s), rel=0.05)
+    assert (report.scope, report.source, report.why) == ("board", "supply: input", "")
+    assert report.coverage > 0.95
+    assert report.uncertainty is not None
+    assert report.uncertainty > 0.2, "half of the time at 4 W and half at 20 W: the mean is not firm"
+    assert (monitor.energy_j, monitor.scope) == (report.energy_j, "board")
+
+
+def test_a_steady_supply_is_as_certain_as_its_sensor(supply: Supply) -> None:
+    with PowerMonitor(0.02) as monitor:
+        time.sleep(0.3)
+    assert monitor.uncertainty == pytest.approx(0.02, abs=1e-6)
+    assert monitor.mean_w == pytest.approx(4.0)
+
+
+def test_an_unknown_uncertainty_stays_unknown(supply: Supply) -> None:
+    supply.uncertainty = None
+    with PowerMonitor(0.02) as monitor:
+        time.sleep(0.2)
+    assert (monitor.uncertainty, monitor.mean_w) == (None, pytest.approx(4.0))
+
+
+def test_a_sensor_that_falls_silent_leaves_no_figure(supply: Supply) -> None:
+    with PowerMonitor(0.02) as monitor:
+        time.sleep(0.2)
+        supply.hang.set()
+        time.sleep(1.0)
+    report = monitor.report()
+    assert (report.energy_j, report.mean_w) == (None, None)
+    assert "readings cover" in report.why
+
+
+def test_a_moment_is_too_short(supply: Supply) -> None:
+    with PowerMonitor(0.1) as monitor:
+        pass
+    assert monitor.energy_j is None
+    assert "tell nothing" in monitor.report().why
+
+
+def test_without_anything_that_measures_it_says_so(tmp_path: Path) -> None:
+    roots = Roots(sys=tmp_path, proc=tmp_path, dev=tmp_path, etc=tmp_path, var=tmp_path)
+    with PowerMonitor(0.02, roots=roots, settings=Sensing()) as monitor:
+        time.sleep(0.05)
+    report = monitor.report()
+    assert (report.energy_j, report.scope, report.why) == (None, "", "nothing measures or estimates power here")
+
+
+def test_on_this_machine_there_is_a_figure_with_a_scope() -> None:
+    with PowerMonitor(0.05) as monitor:
+        time.sleep(0.5)
+    report = monitor.report()
+    assert report.energy_j is not None
+    assert report.energy_j > 0
+    assert report.scope
+
+
+def test_an_exception_inside_ends_the_measurement_and_goes_on(supply: Supply) -> None:
+    monitor = PowerMonitor(0.02)
+    with pytest.raises(KeyError), monitor:
+        raise KeyError("work")
+    assert [t.name for t in threading.enumerate() if t.name == "power-monitor"] == []
+    with pytest.raises(RuntimeError, match="measures once"), monitor:
+        pass
+
+
+def test_asking_before_the_end_is_told(supply: Supply) -> None:
+    with PowerMonitor(0.02) as monitor, pytest.raises(RuntimeError, match="not over"):
+        monitor.report()
+
+
+def test_only_sensors_with_power_are_read() -> None:
+    class Other:
+        def __init__(self, name: str, error: Exception | None = None) -> None:
+            self.name, self.error = name, error
+
+        def read(self, now_s: float) -> Sequence[Reading]:
+            if self.error is not None:
+                raise self.error
+            return ()
+
+    failing = SensorFailed("one rail of two", Supply().read(1.0))
+    sensors: list[Sensor] = [Supply(), Other("cpu"), Other("none", Unavailable("x")), Other("rail", failing)]
+    assert [s.name for s in power_sensors(sensors, flyball.energy.SystemClock())] == ["supply", "rail"]
+
+
+def test_blocks_are_merged_without_losing_a_joule() -> None:
+    blocks = [(float(n), 1.0) for n in range(101)]
+    few = merged(blocks, 10)
+    assert len(few) <= 10
+    assert sum(j for j, _ in few) == sum(j for j, _ in blocks)
+    assert spread_of([(4.0, 1.0)] * 50, 4.0) == 0.0
+    assert spread_of([(4.0, 1.0)], 4.0) == 0.0
