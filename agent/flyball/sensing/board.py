@@ -51,15 +51,15 @@ def identify(roots: Roots, arch: str | None = None) -> Board:
 
 def _named(roots: Roots, arch: str) -> Board:
     tree = roots.proc / "device-tree"
-    model = optional_text(tree / "model").strip("\0\n ")
+    model = optional_text(tree / "model", roots.read).strip("\0\n ")
     if model:
         # Most specific first, the SoC last: "raspberrypi,4-model-b" NUL "brcm,bcm2711".
-        compatible = [c for c in optional_text(tree / "compatible").split("\0") if c]
+        compatible = [c for c in optional_text(tree / "compatible", roots.read).split("\0") if c]
         vendor = compatible[0].partition(",")[0] if compatible else ""
         soc = compatible[-1].rpartition(",")[2] if compatible else ""
         return Board(name=model, arch=arch, soc=soc, vendor=vendor, source="device-tree")
     dmi = roots.sys / "class/dmi/id"
-    product, vendor = (_filled(optional_text(dmi / file)) for file in ("product_name", "sys_vendor"))
+    product, vendor = (_filled(optional_text(dmi / file, roots.read)) for file in ("product_name", "sys_vendor"))
     if product:
         return Board(name=product, arch=arch, vendor=vendor, source="dmi")
     return Board(name=f"generic {arch}", arch=arch)

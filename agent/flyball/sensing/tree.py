@@ -85,6 +85,7 @@ class Tree:
     def __init__(self, folder: Path) -> None:
         self._folder = folder.resolve()
         self._faults: dict[Path, Entry] = {}  # by resolved path: the reads that fail or take long
+        self._asked: dict[Path, Entry | None] = {}  # by the path asked for: resolving one takes longer than reading it
         self.roots = Roots(
             sys=folder / "sys",
             proc=folder / "proc",
@@ -97,6 +98,7 @@ class Tree:
 
     def unpack(self, archive: Path) -> None:
         """Raises ValueError, OSError."""
+        self._asked.clear()
         for entry in parse(archive.read_text(encoding="utf-8"), str(archive)):
             place = self._folder / entry.path
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -116,8 +118,9 @@ class Tree:
             self._faults[place] = entry
 
     def _read(self, path: Path) -> str:
-        # Resolving a path costs more than reading a file, and most trees have no faults.
-        fault = self._faults.get(path.resolve()) if self._faults else None
+        if path not in self._asked:
+            self._asked[path] = self._faults.get(path.resolve()) if self._faults else None
+        fault = self._asked[path]
         if fault is not None and fault.kind == "error":
             number = getattr(errno, fault.text)
             raise OSError(number, os.strerror(number), str(path))

@@ -195,7 +195,12 @@ def _source(
 
     def label(kind: str) -> str:
         name = f"{kind}{number}_label"
-        return optional_text(folder / name, read).strip() if name in present else ""
+        if name not in present:
+            return ""
+        try:
+            return read(folder / name).strip()
+        except (OSError, ValueError):
+            return "nc"  # it may well be: a rail of unknown name is not made up
 
     if f"energy{number}_input" in present:
         return "energy", (folder / f"energy{number}_input",), label("energy")

@@ -87,7 +87,7 @@ class RaspberrySensor:
             raise Unavailable(f"this machine is no Raspberry Pi ({board.name})")
         gathering = Gathering(self.name, now_s)
         # The Zero range has no detector: a 0 there would say that all is well, and nobody knows.
-        detector = not board.name.startswith("Raspberry Pi Zero")
+        detector = board.name.startswith("Raspberry Pi") and not board.name.startswith("Raspberry Pi Zero")
         bits = self._throttled_bits(gathering)
         if bits is not None:
             for cause, value in flags(bits):

@@ -7,6 +7,7 @@ A zone that is powered down is left out, never 0.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -65,7 +66,12 @@ class ThermalSensor:
 
     def _find_zones(self) -> None:
         """Listed at every read (a module may bring a zone); the types are read when the list has changed."""
-        zones = sorted(self._folder.glob("thermal_zone*"), key=lambda zone: (len(zone.name), zone.name))
+        try:
+            names = os.listdir(self._folder)  # a glob takes as long as reading five zones
+        except OSError:
+            names = []
+        ordered = sorted((name for name in names if name.startswith("thermal_zone")), key=lambda n: (len(n), n))
+        zones = [self._folder / name for name in ordered]
         if zones == list(self._zones):
             return
         kinds = [optional_text(zone / "type", self._read) or zone.name for zone in zones]
