@@ -57,7 +57,8 @@ def test_accelerators_are_those_on_the_buses(tmp_path: Path) -> None:
     assert identify(roots_in(tmp_path), "x86_64").accelerators == ("coral-pcie", "nvidia-gpu", "coral-usb")
 
 
-MODES = "# comment\n< POWER_MODEL ID=0 NAME=15W >\nCPU_ONLINE CORE_0 1\n< POWER_MODEL ID=2 NAME=MAXN_SUPER >\n"
+MODES = "CPU_ONLINE CORE_1 1\n" * 500  # far more than a page
+MODES += "# comment\n< POWER_MODEL ID=0 NAME=15W >\nCPU_ONLINE CORE_0 1\n< POWER_MODEL ID=2 NAME=MAXN_SUPER >\n"
 
 
 def test_a_jetson_tells_its_release_its_module_and_its_mode_by_name(tmp_path: Path) -> None:

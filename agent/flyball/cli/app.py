@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from flyball import __version__
-from flyball.cli import infer, ladder, serve, show
+from flyball.cli import bench, doctor, energy, infer, ladder, serve, show, top
 from flyball.cli.terminal import fail
 from flyball.errors import FlyballError
 
@@ -39,7 +39,20 @@ def options(
 
 
 def _assemble() -> None:
-    for command in (serve.run, serve.demo, show.status, show.ls, show.devices, infer.infer, show.switch, show.reload):
+    for command in (
+        serve.run,
+        serve.demo,
+        show.status,
+        top.top,
+        show.ls,
+        show.devices,
+        doctor.doctor,
+        infer.infer,
+        bench.bench,
+        energy.energy,
+        show.switch,
+        show.reload,
+    ):
         app.command()(command)
     app.add_typer(ladder.app, name="ladder")
     app.add_typer(serve.config_app, name="config")
@@ -49,7 +62,8 @@ def _assemble() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """The exit code: 0, 1 for a failure, 2 for wrong usage, 78 for a configuration or a ladder to be corrected, 130
-    when interrupted. What the machine refuses (OSError and the like) goes on to `flyball.cli.main`."""
+    when interrupted; `doctor` gives 1 for warnings and 2 for errors that it found. What the machine refuses (OSError
+    and the like) goes on to `flyball.cli.main`."""
     _assemble()
     try:
         app(args=list(arguments), prog_name="flyball")

@@ -8,6 +8,7 @@ Runs no program. A power mode is known by its name: the numbers mean another mod
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import msgspec
 
@@ -54,7 +55,7 @@ def tegra(roots: Roots) -> Tegra | None:
     if not soc:
         return None
     release = _RELEASE.search(optional_text(roots.etc / "nv_tegra_release", roots.read))
-    modes = power_modes(optional_text(roots.etc / "nvpmodel.conf", roots.read))
+    modes = power_modes(_whole(roots.etc / "nvpmodel.conf"))
     now = _STATUS.search(optional_text(roots.var / "lib/nvpmodel/status", roots.read))
     return Tegra(
         soc=soc,
@@ -64,6 +65,14 @@ def tegra(roots: Roots) -> Tegra | None:
         power_mode=modes.get(int(now[1]), "") if now else "",
         power_modes=tuple(modes.values()),
     )
+
+
+def _whole(path: Path) -> str:
+    """A file of many pages, where sysfs's have one; "" when it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def module_of(compatible: list[str]) -> str:
