@@ -19,7 +19,6 @@ from flyball.measure.conditions import (
     on_battery,
     others_share,
     peak_resident_bytes,
-    power_mode,
     processor_time,
 )
 from flyball.ports import UNITS, Quantity, Reading
@@ -113,12 +112,13 @@ def test_the_peak_of_a_process_that_is_gone_is_not_known(tmp_path: Path) -> None
 # ------------------------------------------------------------------------------------------------------- machine
 
 
-def test_a_jetson_s_mode_is_known_by_its_name(tmp_path: Path) -> None:
+def test_the_power_mode_of_a_jetson_and_of_others(tmp_path: Path) -> None:
+    put(tmp_path / "sys/firmware/acpi/platform_profile", "balanced")
+    assert machine(tree(tmp_path)).power_mode == "balanced"
+    put(tmp_path / "proc/device-tree/compatible", "nvidia,tegra234")
     put(tmp_path / "var/lib/nvpmodel/status", "pmode:0002 fmode:fan_mode_quiet")
-    assert power_mode(tree(tmp_path)) == "nvpmodel 0002"
-    filler = "# a comment, so that the file is longer than a page\n" * 200
-    put(tmp_path / "etc/nvpmodel.conf", f"< POWER_MODEL ID=0 NAME=15W >\n{filler}< POWER_MODEL ID=2 NAME=MAXN_SUPER >")
-    assert power_mode(tree(tmp_path)) == "MAXN_SUPER"
+    put(tmp_path / "etc/nvpmodel.conf", "< POWER_MODEL ID=0 NAME=15W >\n< POWER_MODEL ID=2 NAME=MAXN_SUPER >")
+    assert machine(tree(tmp_path)).power_mode == "MAXN_SUPER"
 
 
 def test_a_machine_that_says_nothing(tmp_path: Path) -> None:

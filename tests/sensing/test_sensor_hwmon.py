@@ -104,19 +104,46 @@ def test_a_battery_is_ignored_by_its_type_where_links_were_lost(tmp_path: Path) 
         sensor(tmp_path).read(1.0)
 
 
-def test_a_driver_that_comes_back_under_another_number_is_found(tmp_path: Path) -> None:
+def remove(tmp_path: Path, folder: Path, number: int) -> None:
+    shutil.rmtree(folder)
+    (tmp_path / f"sys/class/hwmon/hwmon{number}").unlink()
+
+
+def test_a_driver_that_comes_back_is_found_within_a_second(tmp_path: Path) -> None:
     folder = put_hwmon(tmp_path, 1, INA3221)
     hwmon = sensor(tmp_path)
     assert watts(hwmon.read(1.0))["VDD_IN"] == 9.250304
-    shutil.rmtree(folder)
-    (tmp_path / "sys/class/hwmon/hwmon1").unlink()
-    with pytest.raises(SensorFailed, match=r"VDD_IN .*No such file") as caught:
-        hwmon.read(2.0)
-    assert caught.value.readings == ()
-    with pytest.raises(SensorFailed, match="VDD_IN: its device is gone"):
-        hwmon.read(3.0)
+    remove(tmp_path, folder, 1)
+    for now_s in (2.0, 2.5):
+        with pytest.raises(SensorFailed, match="VDD_IN: its device is gone") as caught:
+            hwmon.read(now_s)
+        assert caught.value.readings == ()
     put_hwmon(tmp_path, 5, INA3221)
-    assert watts(hwmon.read(4.0)) == {"VDD_IN": 9.250304, "VDD_SOC": 1.870976}
+    assert watts(hwmon.read(3.6)) == {"VDD_IN": 9.250304, "VDD_SOC": 1.870976}
+
+
+def test_devices_that_change_numbers_cost_no_read(tmp_path: Path) -> None:
+    folder = put_hwmon(tmp_path, 1, INA3221)
+    hwmon = sensor(tmp_path)
+    hwmon.read(1.0)
+    remove(tmp_path, folder, 1)
+    put_hwmon(tmp_path, 5, INA3221)
+    assert watts(hwmon.read(2.0)) == {"VDD_IN": 9.250304, "VDD_SOC": 1.870976}
+
+
+def test_a_bus_that_is_not_free_is_told(tmp_path: Path) -> None:
+    """EAGAIN says of a thermal zone that it is powered down, and of an I2C bus that another master had it."""
+    put_hwmon(tmp_path, 1, INA3221)
+
+    def read(path: Path) -> str:
+        if path.name == "curr1_input":
+            raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+        return read_text(path)
+
+    hwmon = HwmonSensor(replace(roots_in(tmp_path), read=read), Sensing())
+    with pytest.raises(SensorFailed, match="VDD_IN .*temporarily unavailable") as caught:
+        hwmon.read(1.0)
+    assert watts(caught.value.readings) == {"VDD_SOC": 1.870976}
 
 
 def test_a_rail_that_is_gone_is_told_for_as_long_as_it_is(tmp_path: Path) -> None:

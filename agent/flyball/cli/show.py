@@ -33,6 +33,7 @@ from flyball.control_api import AUTO, Status
 from flyball.engine.devices import list_devices
 from flyball.errors import ConfigError, ControlError, NotFoundError
 from flyball.ports import AcceleratorInfo, Decision, RungStatus
+from flyball.sensing.total import total_power
 
 _MARKS = {"active": ("●", "green"), "standby": ("○", "yellow"), "failed": ("✗", "red")}
 _LOOK_AGAIN_S = 0.1
@@ -65,7 +66,7 @@ def status(
     if as_json:
         print_json({**msgspec.to_builtins(now), "decisions": reasons})
         return
-    power = next((r for r in now.readings if r.quantity == "power"), None)
+    power = total_power(now.readings)
     watts = "no power figure" if power is None else f"{power.value:.2f} W ({power.scope})"
     title = (f"flyball {now.version}", "bold")
     out.print(Text.assemble(title, f"  up {now.uptime_s:.0f} s  governor {now.mode}  {watts}"))

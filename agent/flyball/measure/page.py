@@ -18,7 +18,7 @@ _STYLE = """
   --front: #b3541e; --bad: #a3212b; --good: #1f7a3d; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e4e8eb; --dim: #9aa6b1; --paper: #15191d; --line: #30373e;
   --mark: #6fb1e0; --front: #f0965a; --bad: #ff8088; --good: #6fcf8f; } }
-body { background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; max-width: 60rem;
+body { background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; max-width: 76rem;
   margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.1rem; margin-top: 2.2rem; }
 .dim, figcaption { color: var(--dim); } figure { margin: 1rem 0; } svg { width: 100%; height: auto; }

@@ -18,14 +18,15 @@ from typing import Literal
 
 from flyball.config import Sensing
 from flyball.ports import Reading, Scope
-from flyball.sensing.contract import Roots, SensorFailed, Unavailable
-from flyball.sensing.sysfs import GATED, Reader, describe, optional_text, parse_integer, read_text
+from flyball.sensing.contract import Gathering, Roots, Unavailable
+from flyball.sensing.sysfs import Reader, describe, optional_text, parse_integer, read_text
 from flyball.sensing.tegra import tegra
 
 # Wider than any machine this runs on; below 2**32 uW = 4295 W, so that an all-ones register falls outside. A negative
 # figure is a fault or an offset below the resolution: left out, never made 0.
 PLAUSIBLE_W = (0.0, 3000.0)
 RESCAN_S = 60.0  # a driver may be loaded later
+RESCAN_MISSING_S = 1.0  # while a device that was there is gone
 LONGEST_AVERAGE_S = 30.0  # an energy difference over more says nothing of now
 
 # (chip, label) of channels that are upstream of everything else on what the scope names.
@@ -72,6 +73,10 @@ class EnergyCounter:
         return (energy_uj - last[1]) / 1e6 / (now_s - last[0])
 
 
+class _Moved(Exception):
+    """A path that was there is gone."""
+
+
 class HwmonSensor:
     name = "hwmon"
 
@@ -89,41 +94,41 @@ class HwmonSensor:
         if self._leave is None:
             self._leave = ON_JETSON if tegra(self._roots) else frozenset()
         if now_s >= self._scan_due_s or not self._channels:
-            self._channels = tuple(find_channels(self._sys, self._read, self._leave))
-            self._seen.update(channel.name for channel in self._channels)
-            self._scan_due_s = now_s + RESCAN_S
+            self._scan(now_s, self._leave)
         if not self._seen:
             raise Unavailable(f"{self._sys}/class/hwmon has no device that measures power")
-        readings: list[Reading] = []
+        try:
+            return self._look(now_s).result()
+        except _Moved:  # devices were renumbered since the last search: where they are now, they are read at once
+            self._scan(now_s, self._leave)
+            return self._look(now_s, moved=True).result()
+
+    def _scan(self, now_s: float, leave: Collection[str]) -> None:
+        self._channels = tuple(find_channels(self._sys, self._read, leave))
+        self._seen.update(channel.name for channel in self._channels)
+        whole = len(self._seen) == len(self._channels)
+        self._scan_due_s = now_s + (RESCAN_S if whole else RESCAN_MISSING_S)
+
+    def _look(self, now_s: float, moved: bool = False) -> Gathering:
+        """Raises _Moved when a path is gone, but for the look that follows the search for it."""
+        gathering = Gathering(self.name, now_s)
         gone = self._seen.difference(channel.name for channel in self._channels)
-        problems = [f"{name}: its device is gone" for name in sorted(gone)]
+        gathering.problems += [f"{name}: its device is gone" for name in sorted(gone)]
         for channel in self._channels:
+            where = f"{channel.name} ({channel.files[0]})"
             try:
                 power_w = self._power_w(channel, now_s)
             except OSError as error:
-                if error.errno not in GATED:
-                    problems.append(f"{channel.name} ({channel.files[0]}): {describe(error)}")
-                if error.errno in (errno.ENOENT, errno.ENODEV):
-                    self._scan_due_s = now_s  # it may have come back under another number
-                continue
+                if error.errno in (errno.ENOENT, errno.ENODEV) and not moved:
+                    raise _Moved from error
+                if error.errno != errno.ENODATA:  # the channel is switched off; EAGAIN here is a bus that is not free
+                    gathering.problems.append(f"{where}: {describe(error)}")
             except ValueError as error:
-                problems.append(f"{channel.name} ({channel.files[0]}): {describe(error)}")
-                continue
-            if power_w is not None:
-                readings.append(
-                    Reading(
-                        quantity="power",
-                        name=channel.name,
-                        value=power_w,
-                        unit="W",
-                        scope=channel.scope,
-                        sensor=self.name,
-                        t_s=now_s,
-                    )
-                )
-        if problems:
-            raise SensorFailed("; ".join(problems), readings)
-        return readings
+                gathering.problems.append(f"{where}: {describe(error)}")
+            else:
+                if power_w is not None:
+                    gathering.add("power", channel.name, power_w, channel.scope)
+        return gathering
 
     def _power_w(self, channel: Channel, now_s: float) -> float | None:
         values = [parse_integer(self._read(file)) for file in channel.files]
