@@ -40,7 +40,8 @@ from flyball.ports import Reading  # noqa: E402
 from flyball.sensing.board import identify  # noqa: E402
 from flyball.sensing.contract import GROUP, Sensor  # noqa: E402
 from flyball.sensing.discovery import discover  # noqa: E402
-from flyball.sensing.energy import EnergyMeter, PowerIntegral  # noqa: E402
+from flyball.sensing.energy import EnergyMeter  # noqa: E402
+from flyball.sensing.integral import PowerIntegral  # noqa: E402
 from flyball.sensing.sampler import Sampler  # noqa: E402
 from flyball.sensing.tree import Tree, parse  # noqa: E402
 from flyball.sensing.window import Windows  # noqa: E402

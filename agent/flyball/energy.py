@@ -27,7 +27,7 @@ from flyball.events import Events
 from flyball.ports import Reading
 from flyball.sensing.contract import Roots, Sensor, SensorFailed, Unavailable
 from flyball.sensing.discovery import discover
-from flyball.sensing.energy import COVERAGE_MIN, PowerIntegral, max_gap_s
+from flyball.sensing.integral import COVERAGE_MIN, PowerIntegral, max_gap_s
 from flyball.sensing.sampler import Sampler
 from flyball.sensing.total import explain_no_total, total_power
 

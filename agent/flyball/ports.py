@@ -253,6 +253,7 @@ class EnergyTotal(msgspec.Struct, frozen=True, kw_only=True):
     covered_s: float  # seconds that the figure covers; gaps are left out, never filled in
     scope: Scope
     source: str
+    uncertainty: float | None = None  # relative, of the source's power; None: not known
 
 
 class Readings(Protocol):
@@ -275,6 +276,12 @@ class EnergyMeter(Protocol):
     def joules_per_inference(self, ladder: str, rung: str) -> float | None:
         """Gross: all energy while the rung was active, by busy share, over its answers. None without data."""
         ...
+
+    def net_joules_per_inference(self, ladder: str, rung: str) -> float | None:
+        """Less what the machine takes with its ladders open and nothing to do. None until that was seen."""
+        ...
+
+    def idle_w(self) -> float | None: ...
 
 
 # ----------------------------------------------------------------------------------------------------- governing

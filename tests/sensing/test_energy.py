@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from power_signals import SIGNALS, Signal
 
 from flyball.ports import Quantity, Reading, Scope
-from flyball.sensing.energy import EnergyMeter, PowerIntegral, Shares
+from flyball.sensing.energy import EnergyMeter, Shares
+from flyball.sensing.integral import PowerIntegral
 
 BIG, SMALL = ("imagenet", "big"), ("imagenet", "small")
 
@@ -167,6 +168,33 @@ def test_the_meter_follows_the_rung_that_is_active() -> None:
         meter.account(float(t), {key: 0.9}, {key: 3})
     assert meter.joules_per_inference(*BIG) == pytest.approx(3.0)
     assert meter.joules_per_inference(*SMALL) == pytest.approx(1.0, rel=0.06)  # the trapezoid of the step
+
+
+def test_what_idling_takes_is_subtracted_once_it_was_seen() -> None:
+    source = Source(lambda t: 3.0 if t < 20 else 9.0)
+    meter = EnergyMeter(source)
+    for t in range(20, 31):
+        source.sample(float(t))
+        meter.account(float(t), {BIG: 0.9}, {BIG: 3})
+    assert meter.joules_per_inference(*BIG) == pytest.approx(3.0)
+    assert (meter.idle_w(), meter.net_joules_per_inference(*BIG)) == (None, None)
+    meter = EnergyMeter(source)
+    for t in range(60):
+        source.sample(float(t))
+        worked = {BIG: 0.9} if t > 20 else {}
+        meter.account(float(t), worked, {BIG: 3} if worked else {})
+    assert meter.idle_w() == pytest.approx(3.0, abs=0.1)
+    assert meter.net_joules_per_inference(*BIG) == pytest.approx(2.0, rel=0.03)
+    assert meter.joules_per_inference(*BIG) == pytest.approx(3.0)
+
+
+def test_work_that_takes_no_more_than_idling_has_no_net_figure() -> None:
+    source = Source(lambda t: 5.0 if t < 20 else 4.0)
+    meter = EnergyMeter(source)
+    for t in range(60):
+        source.sample(float(t))
+        meter.account(float(t), {BIG: 0.9} if t > 20 else {}, {BIG: 3} if t > 20 else {})
+    assert meter.net_joules_per_inference(*BIG) is None
 
 
 def test_answers_of_a_gap_do_not_make_inference_look_cheap() -> None:

@@ -141,7 +141,7 @@ def test_a_bus_that_is_not_free_is_told(tmp_path: Path) -> None:
         return read_text(path)
 
     hwmon = HwmonSensor(replace(roots_in(tmp_path), read=read), Sensing())
-    with pytest.raises(SensorFailed, match="VDD_IN .*temporarily unavailable") as caught:
+    with pytest.raises(SensorFailed, match=r"VDD_IN .*temporarily unavailable") as caught:
         hwmon.read(1.0)
     assert watts(caught.value.readings) == {"VDD_SOC": 1.870976}
 

@@ -85,12 +85,20 @@ class FakeEnergy:
     def __init__(self) -> None:
         self.total: EnergyTotal | None = None
         self.each: dict[tuple[str, str], float] = {}
+        self.idle: float | None = None
 
     def energy(self) -> EnergyTotal | None:
         return self.total
 
     def joules_per_inference(self, ladder: str, rung: str) -> float | None:
         return self.each.get((ladder, rung))
+
+    def net_joules_per_inference(self, ladder: str, rung: str) -> float | None:
+        spent_j = self.each.get((ladder, rung))
+        return None if spent_j is None or self.idle is None else spent_j / 2
+
+    def idle_w(self) -> float | None:
+        return self.idle
 
 
 class FakeSteering:

@@ -8,7 +8,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse
 from served import World
 
-from flyball.ports import EnergyTotal, LadderTotals, Reading, SensorHealth, UplinkStatus
+from flyball.ports import UNITS, EnergyTotal, LadderTotals, Reading, SensorHealth, UplinkStatus
 
 TOTALS = LadderTotals(
     success=5,
@@ -134,6 +134,22 @@ def test_energy(world: World) -> None:
     assert samples[key("flyball_energy_covered_seconds_total", scope="board", source="ina")] == 30
     assert samples[key("flyball_joules_per_inference", model="echo", rung="small")] == 0.5
     assert key("flyball_joules_per_inference", model="echo", rung="large") not in samples
+    assert not {"flyball_idle_power_watts", "flyball_net_joules_per_inference"} & names(samples)
+    world.energy.idle = 3.25
+    samples = read(world)
+    assert samples[key("flyball_idle_power_watts", scope="board", source="ina")] == 3.25
+    assert samples[key("flyball_net_joules_per_inference", model="echo", rung="small")] == 0.25
+
+
+def test_every_other_quantity_has_its_metric(world: World) -> None:
+    kept_elsewhere = {"energy", "cpu_utilization", "memory_available", "memory_total", "memory_used", "load_1m"}
+    quantities = [q for q in UNITS if q not in kept_elsewhere]
+    before = names(read(world))
+    for quantity in quantities:
+        world.readings.readings = [reading(quantity, "x", 0.5, UNITS[quantity], "chip")]
+        new = names(read(world)) - before
+        assert len(new) == 1, quantity
+        assert new.pop().startswith("flyball_")
 
 
 def test_sensors(world: World) -> None:

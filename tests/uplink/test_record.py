@@ -30,6 +30,12 @@ class Meter:
     def joules_per_inference(self, ladder: str, rung: str) -> float | None:
         return None
 
+    def net_joules_per_inference(self, ladder: str, rung: str) -> float | None:
+        return None
+
+    def idle_w(self) -> float | None:
+        return None
+
 
 def reading(quantity: Quantity, value: float, **more: object) -> Reading:
     return msgspec.convert(

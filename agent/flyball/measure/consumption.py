@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from flyball.energy import spread_of
 from flyball.measure.profile import Energy
 from flyball.ports import Reading, Scope
-from flyball.sensing.energy import COVERAGE_MIN, GAP_MIN_S, GAP_PERIODS, PowerIntegral, PowerSource
+from flyball.sensing.energy import PowerSource
+from flyball.sensing.integral import COVERAGE_MIN, GAP_MIN_S, GAP_PERIODS, PowerIntegral
 
 UPDATES_NEEDED = 30
 _BLOCKS = 10

@@ -19,17 +19,16 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from flyball.ports import EnergyTotal, Quantity, Reading
+from flyball.sensing.integral import COVERAGE_MIN, GAP_MIN_S, PowerIntegral, max_gap_s
 from flyball.sensing.total import TRUST, explain_no_total, total_power
 
 log = logging.getLogger(__name__)
 
 Key: TypeAlias = tuple[str, str]  # ladder, rung
 
-GAP_PERIODS = 3
-GAP_MIN_S = 0.5
-COVERAGE_MIN = 0.9  # of an accounting period; less makes it void
+IDLE_BUSY = 0.01  # of a period at most, summed over all rungs
+IDLE_MEMORY_S = 60.0
 EXPLAIN_AFTER_S = 5.0  # sensors have had their first reads by then
-_MARKS = 4096
 
 
 class PowerSource(Protocol):
@@ -42,109 +41,47 @@ class PowerSource(Protocol):
     def period_s(self, sensor: str) -> float: ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Mark:
-    """A sample, with the energy and the covered time up to it."""
-
-    t_s: float
-    power_w: float
-    joules: float
-    covered_s: float
-
-
-def max_gap_s(period_s: float) -> float:
-    """How far apart two samples of a sensor with this period may be and still be joined."""
-    return max(GAP_PERIODS * period_s, GAP_MIN_S)
-
-
-class PowerIntegral:
-    """Trapezoids over power samples; pure. A step of more than `max_gap_s`, or back in time, is void: it adds neither
-    energy nor covered time."""
-
-    def __init__(self, max_gap_s: float) -> None:
-        self._max_gap_s = max_gap_s
-        self._marks: deque[_Mark] = deque(maxlen=_MARKS)
-
-    @property
-    def last_s(self) -> float | None:
-        return self._marks[-1].t_s if self._marks else None
-
-    @property
-    def joules(self) -> float:
-        return self._marks[-1].joules if self._marks else 0.0
-
-    @property
-    def covered_s(self) -> float:
-        return self._marks[-1].covered_s if self._marks else 0.0
-
-    def add(self, t_s: float, power_w: float) -> None:
-        """A second sample of one moment changes nothing. Raises ValueError for what is not finite."""
-        if not (math.isfinite(t_s) and math.isfinite(power_w)):
-            raise ValueError(f"expected a finite time and power, found {t_s} s, {power_w} W")
-        if not self._marks:
-            self._marks.append(_Mark(t_s, power_w, 0.0, 0.0))
-            return
-        last = self._marks[-1]
-        step_s = t_s - last.t_s
-        if step_s == 0:
-            return
-        if 0 < step_s <= self._max_gap_s:
-            joules = last.joules + (last.power_w + power_w) / 2 * step_s
-            self._marks.append(_Mark(t_s, power_w, joules, last.covered_s + step_s))
-            return
-        if step_s < 0:  # what lies behind cannot be looked up by time any more
-            self._marks.clear()
-        self._marks.append(_Mark(t_s, power_w, last.joules, last.covered_s))
-
-    def between(self, start_s: float, end_s: float) -> tuple[float, float]:
-        """Joules and covered seconds from `start_s` to `end_s`, both interpolated; outside the samples nothing is
-        covered."""
-        start_j, start_covered_s = self._until(start_s)
-        end_j, end_covered_s = self._until(end_s)
-        return end_j - start_j, end_covered_s - start_covered_s
-
-    def forget(self, before_s: float) -> None:
-        """Marks that no question about later times needs."""
-        while len(self._marks) > 1 and self._marks[1].t_s <= before_s:
-            self._marks.popleft()
-
-    def _until(self, t_s: float) -> tuple[float, float]:
-        after: _Mark | None = None
-        for mark in reversed(self._marks):  # questions are about the last seconds
-            if mark.t_s <= t_s:
-                if after is None or after.covered_s == mark.covered_s:  # beyond the last, or in a gap
-                    return mark.joules, mark.covered_s
-                part_s = t_s - mark.t_s
-                power_w = mark.power_w + (after.power_w - mark.power_w) * part_s / (after.t_s - mark.t_s)
-                return mark.joules + (mark.power_w + power_w) / 2 * part_s, mark.covered_s + part_s
-            after = mark
-        return (after.joules, after.covered_s) if after else (0.0, 0.0)
-
-
 class Shares:
     """Energy and answers per (ladder, rung); pure.
 
-    The energy of a period goes to the rungs that worked in it, by their busy seconds: gross, idle power included. A
-    period in which nothing ran is charged to nobody. Of a period that was not covered whole, only that part of the
-    answers counts.
+    The energy of a period goes to the rungs that worked in it, by their busy seconds: gross, idle power included; and
+    net, less what idling would have taken, once that is known. A period in which nothing ran is charged to nobody. Of a
+    period that was not covered whole, only that part of the answers counts.
     """
 
     def __init__(self) -> None:
-        self._joules: dict[Key, float] = {}
-        self._answers: dict[Key, float] = {}
+        self._gross: dict[Key, tuple[float, float]] = {}  # joules, answers
+        self._net: dict[Key, tuple[float, float]] = {}
 
-    def add(self, joules: float, coverage: float, busy: Mapping[Key, float], answers: Mapping[Key, int]) -> None:
+    def add(
+        self,
+        joules: float,
+        coverage: float,
+        busy: Mapping[Key, float],
+        answers: Mapping[Key, int],
+        idle_j: float | None = None,
+    ) -> None:
         worked = {key: busy_s for key, busy_s in busy.items() if busy_s > 0}
         busy_s = math.fsum(worked.values())
-        for key, own_s in worked.items():
-            self._joules[key] = self._joules.get(key, 0.0) + joules * own_s / busy_s
-        for key, count in answers.items():
-            if count > 0:
-                self._answers[key] = self._answers.get(key, 0.0) + count * coverage
+        for key in {*worked, *(key for key, count in answers.items() if count > 0)}:
+            share, count = worked.get(key, 0.0) / busy_s if busy_s else 0.0, answers.get(key, 0) * coverage
+            _add(self._gross, key, joules * share, count)
+            if idle_j is not None:
+                _add(self._net, key, (joules - idle_j) * share, count)
 
     def joules_per_answer(self, key: Key) -> float | None:
-        joules, answers = self._joules.get(key), self._answers.get(key)
-        return joules / answers if joules is not None and answers else None
+        joules, answers = self._gross.get(key, (0.0, 0.0))
+        return joules / answers if joules and answers else None
+
+    def net_joules_per_answer(self, key: Key) -> float | None:
+        """None as long as idling is not known, and where the work took no more than idling: that is noise."""
+        joules, answers = self._net.get(key, (0.0, 0.0))
+        return joules / answers if joules > 0 and answers else None
+
+
+def _add(totals: dict[Key, tuple[float, float]], key: Key, joules: float, answers: float) -> None:
+    before_j, before = totals.get(key, (0.0, 0.0))
+    totals[key] = (before_j + joules, before + answers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +101,7 @@ class EnergyMeter:
         self._total: Reading | None = None  # the reading whose series is integrated
         self._integral = PowerIntegral(self._max_gap_s)
         self._shares = Shares()
+        self._idle_w: float | None = None
         self._pending: deque[_Period] = deque()
         self._first_s: float | None = None
         self._last_s: float | None = None
@@ -190,10 +128,18 @@ class EnergyMeter:
             covered_s=self._integral.covered_s,
             scope=self._total.scope,
             source=f"{self._total.sensor}: {self._total.name}",
+            uncertainty=self._total.uncertainty,
         )
 
     def joules_per_inference(self, ladder: str, rung: str) -> float | None:
         return self._shares.joules_per_answer((ladder, rung))
+
+    def net_joules_per_inference(self, ladder: str, rung: str) -> float | None:
+        return self._shares.net_joules_per_answer((ladder, rung))
+
+    def idle_w(self) -> float | None:
+        """None before the machine was seen idle."""
+        return self._idle_w
 
     def _follow(self, now_s: float) -> None:
         """Take in the new samples of the total, and a better total when there is one."""
@@ -210,6 +156,7 @@ class EnergyMeter:
             self._max_gap_s = max_gap_s(self._source.period_s(total.sensor))
             self._integral = PowerIntegral(self._max_gap_s)
             self._shares = Shares()
+            self._idle_w = None
             self._pending.clear()
         if self._total is not None:
             last_s = self._integral.last_s
@@ -228,8 +175,17 @@ class EnergyMeter:
             joules, covered_s = self._integral.between(period.start_s, period.end_s)
             coverage = covered_s / (period.end_s - period.start_s)
             if coverage >= COVERAGE_MIN:
-                self._shares.add(joules, coverage, period.busy, period.answers)
+                self._learn_idle(period, joules / covered_s, covered_s)
+                idle_j = None if self._idle_w is None else self._idle_w * covered_s
+                self._shares.add(joules, coverage, period.busy, period.answers, idle_j)
         self._integral.forget(self._pending[0].start_s if self._pending else now_s - self._max_gap_s)
+
+    def _learn_idle(self, period: _Period, power_w: float, covered_s: float) -> None:
+        """What the machine takes with its ladders open and nothing to do, over the last minute of such time."""
+        if sum(period.busy.values()) > IDLE_BUSY * (period.end_s - period.start_s):
+            return
+        weight = 1.0 if self._idle_w is None else min(1.0, covered_s / IDLE_MEMORY_S)
+        self._idle_w = power_w if self._idle_w is None else self._idle_w + (power_w - self._idle_w) * weight
 
     def _explain(self, readings: Sequence[Reading], now_s: float) -> None:
         if self._total is not None or self._explained or self._first_s is None:

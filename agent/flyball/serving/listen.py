@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -180,12 +181,12 @@ class _Connection(HttpToolsProtocol):
         self._serving: set[asyncio.Task[None]] = set()
         self._deadline: asyncio.TimerHandle | None = None
         self._overhead = 0  # bytes of this request that are not its body: headers, trailers, chunk sizes
-        self.idle_since_s: float | None = None  # by the loop's clock; None while a request arrives or is answered
+        self.idle_since_s: float | None = None  # the loop's own clock stands still within a turn; None while a request arrives or is answered
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows it
         super().connection_made(transport)
         self._door.empty.clear()
-        self.idle_since_s = self.loop.time()
+        self.idle_since_s = time.monotonic()
         if self._door.admit(self):
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
@@ -210,7 +211,7 @@ class _Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self._deadline is None and not self.pipeline and (self.cycle is None or self.cycle.response_complete):
-            self.idle_since_s = self.loop.time()
+            self.idle_since_s = time.monotonic()
 
     def data_received(self, data: bytes) -> None:
         self.idle_since_s = None

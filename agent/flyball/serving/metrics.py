@@ -47,6 +47,25 @@ class _Seen(NamedTuple):
     totals: LadderTotals
 
 
+# Quantity -> metric, help, what the reading's name is called.
+_SENSED: dict[Quantity, tuple[str, str, str]] = {
+    "temperature": ("flyball_temperature_celsius", "Temperature of a zone.", "zone"),
+    "temperature_limit": ("flyball_temperature_limit_celsius", "A trip point, as zone/trip.", "trip"),
+    "frequency": ("flyball_frequency_hertz", "Clock rate.", "device"),
+    "frequency_limit": ("flyball_frequency_limit_hertz", "The highest clock rate that is allowed now.", "device"),
+    "utilization": ("flyball_utilization_ratio", "Busy share of a device (0 to 1).", "device"),
+    "voltage": ("flyball_voltage_volts", "Voltage.", "rail"),
+    "current": ("flyball_current_amperes", "Current, or what a supply may give.", "rail"),
+    "fan": ("flyball_fan_ratio", "Drive of a fan (0 to 1).", "fan"),
+    "cooling": ("flyball_cooling_ratio", "State of a cooling device (0 to 1).", "device"),
+    "throttled": ("flyball_throttled", "1 while the cause holds.", "cause"),
+    "alarm": ("flyball_alarm", "1 while the device or the monitor says so.", "name"),
+    "over_current": ("flyball_over_current_per_second", "Over-current events a second.", "name"),
+    "pressure": ("flyball_pressure_ratio", "Share of the last 10 s that tasks waited (PSI).", "resource"),
+    "memory_limit": ("flyball_memory_limit_bytes", "Limit of the control group.", "limit"),
+}
+
+
 class Metrics:
     """Renders the page; implements http.Exposition. `uplink` is None when there is none."""
 
@@ -113,16 +132,16 @@ class _Collector(Collector):
         power = GaugeMetricFamily(
             "flyball_power_watts", "Power; `scope` tells what it covers.", labels=("rail", "scope", "sensor")
         )
-        temperature = GaugeMetricFamily(
-            "flyball_temperature_celsius", "Temperature of a zone.", labels=("zone", "sensor")
-        )
+        others = {
+            q: GaugeMetricFamily(name, words, labels=(label, "sensor")) for q, (name, words, label) in _SENSED.items()
+        }
         for reading in latest:
             if reading.quantity == "power":
                 power.add_metric((reading.name, reading.scope, reading.sensor), reading.value)
-            elif reading.quantity == "temperature":
-                temperature.add_metric((reading.name, reading.sensor), reading.value)
+            elif reading.quantity in others:
+                others[reading.quantity].add_metric((reading.name, reading.sensor), reading.value)
         yield power
-        yield temperature
+        yield from others.values()
 
     def _energies(self, seen: Sequence[_Seen]) -> Iterator[Metric]:
         labels = ("scope", "source")
@@ -132,19 +151,33 @@ class _Collector(Collector):
         covered = CounterMetricFamily(
             "flyball_energy_covered_seconds", "Time that the energy covers: gaps are left out.", labels=labels
         )
+        idle = GaugeMetricFamily(
+            "flyball_idle_power_watts", "Power with the ladders open and nothing to do.", labels=labels
+        )
         total = self._energy.energy()
+        idle_w = self._energy.idle_w()
+        if total is not None and idle_w is not None:
+            idle.add_metric((total.scope, total.source), idle_w)
         if total is not None:
             joules.add_metric((total.scope, total.source), total.joules)
             covered.add_metric((total.scope, total.source), total.covered_s)
         each = GaugeMetricFamily(
             "flyball_joules_per_inference", "Gross energy of one answer of this rung.", labels=("model", "rung")
         )
+        net = GaugeMetricFamily(
+            "flyball_net_joules_per_inference",
+            "The same less what idling takes; absent until the machine was seen idle.",
+            labels=("model", "rung"),
+        )
         for ladder in seen:
             for rung in ladder.status.rungs:
+                net_j = self._energy.net_joules_per_inference(ladder.status.name, rung.name)
+                if net_j is not None:
+                    net.add_metric((ladder.status.name, rung.name), net_j)
                 spent_j = self._energy.joules_per_inference(ladder.status.name, rung.name)
                 if spent_j is not None:
                     each.add_metric((ladder.status.name, rung.name), spent_j)
-        yield from (joules, covered, each)
+        yield from (joules, covered, idle, each, net)
 
     def _sensors(self) -> Iterator[Metric]:
         label = ("sensor",)
