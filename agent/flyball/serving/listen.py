@@ -181,7 +181,7 @@ class _Connection(HttpToolsProtocol):
         self._serving: set[asyncio.Task[None]] = set()
         self._deadline: asyncio.TimerHandle | None = None
         self._overhead = 0  # bytes of this request that are not its body: headers, trailers, chunk sizes
-        self.idle_since_s: float | None = None  # the loop's own clock stands still within a turn; None while a request arrives or is answered
+        self.idle_since_s: float | None = None  # monotonic; None while a request arrives or is answered
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows it
         super().connection_made(transport)
