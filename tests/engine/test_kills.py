@@ -14,8 +14,8 @@ from pathlib import Path
 import msgspec
 import pytest
 from faulty_ladders import QUICK, running, write_scripts
-from faulty_requests import ask, values
-from test_supervision import children, until
+from faulty_requests import ask, until, values
+from test_supervision import children
 
 from flyball.errors import FlyballError, WorkerError
 from flyball.ports import InferRequest

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from faulty_ladders import QUICK, running, write_scripts
-from faulty_requests import ask, values
+from faulty_requests import ask, until, values
 
 from flyball.errors import (
     DeadlineError,
@@ -197,7 +197,7 @@ async def test_callers_that_leave_give_their_slots_back(tmp_path: Path) -> None:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         assert values(await runner.infer(ask(1.0, 2.0))) == [2.0, 4.0]
-        assert runner.status().pending == 0
+        await until(lambda: runner.status().pending == 0)  # the other lane may have the last of those that left
 
 
 async def test_nothing_is_left_after_close(tmp_path: Path) -> None:

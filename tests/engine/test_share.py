@@ -21,11 +21,11 @@ class Rung:
         self.running = 0
 
     def go(self) -> None:
-        while self.work and self.share.may_start(self.name, self.go):
+        while self.work and self.share.may_start(self, self.name, self.go):
             self.work -= 1
             self.running += 1
         if not self.work:
-            self.share.leave(self.name)
+            self.share.leave(self)
 
     def finish(self, seconds: float) -> None:
         self.running -= 1

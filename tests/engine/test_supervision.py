@@ -4,29 +4,18 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 from faulty_ladders import QUICK, running, write_scripts
-from faulty_requests import ask, values
+from faulty_requests import ask, until, values
 
-from flyball.engine.runner import LadderRunner
 from flyball.errors import CanaryError, DeadlineError, OpenError, UnavailableError
 from flyball.ladder.manifest import load
 from flyball.ports import Answer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("faulty")]
-
-
-async def until(reached: Callable[[], bool], limit_s: float = 5.0, tend: LadderRunner | None = None) -> None:
-    end_s = time.monotonic() + limit_s
-    while not reached():
-        assert time.monotonic() < end_s, "not reached in time"
-        if tend is not None:
-            tend.tend()
-        await asyncio.sleep(0.02)
 
 
 def add_to_rungs(root: Path, line: str) -> Path:

@@ -9,7 +9,7 @@ import pytest
 
 from flyball import config
 from flyball.config import Config
-from flyball.errors import NotFoundError, RequestError, WorkerError
+from flyball.errors import NotFoundError, RequestError, UnavailableError, WorkerError
 from flyball.events import Event, Events
 from flyball.governor.governor import Governor
 from flyball.ports import RungStatus
@@ -318,7 +318,7 @@ async def test_pins_that_cannot_be(world: World) -> None:
     with pytest.raises(NotFoundError):
         await world.governor.release("nope")
     world.ladder.details["small"] = RungStatus(name="small", state="no-accelerator", error="no edgetpu is present")
-    with pytest.raises(WorkerError, match="no edgetpu is present"):
+    with pytest.raises(UnavailableError, match="no edgetpu is present"):
         await world.governor.pin("x", "small", None)
     assert world.governor.pins() == ()
     assert world.ladder.switched == []

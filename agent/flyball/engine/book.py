@@ -28,6 +28,7 @@ class _History:
     sample: Sample = ()
     refusals: int = 0
     rests_until_s: float = 0.0
+    loops_until_s: float = 0.0  # the part of it that is because of a crash loop
     ends: deque[float] = field(default_factory=deque)
 
 
@@ -62,6 +63,10 @@ class RungBook:
 
     def leave_alone_s(self, rung: str) -> float:
         return max(0.0, self._history[rung].rests_until_s - self._clock.monotonic_s())
+
+    def loop_rest_s(self, rung: str) -> float:
+        """How long it rests because its workers ended again and again; a rung that was only refused may be tried."""
+        return max(0.0, self._history[rung].loops_until_s - self._clock.monotonic_s())
 
     def expected(self, rung: str) -> Sample:
         """The canary's right answer: the manifest's, else this rung's first one here, else unknown."""
@@ -100,7 +105,7 @@ class RungBook:
         looping = 0 < self._config.crash_loop_limit <= len(history.ends)
         if looping:
             error = f"{error}; {len(history.ends)} ends in a row: left alone for {self._config.rest_s:.0f} s"
-            history.rests_until_s = now_s + self._config.rest_s
+            history.rests_until_s = history.loops_until_s = now_s + self._config.rest_s
             history.ends.clear()
         self._note(rung, "failed", error)
         return looping

@@ -61,7 +61,8 @@ class CacheStats(msgspec.Struct, frozen=True, kw_only=True):
 # ------------------------------------------------------------------------------------------------------ what is kept
 
 
-_Place = tuple[bytes, bool]  # key, and whether the request named its rung
+# Key, whether the request named its rung, and whether it set a limit: one that did may get a weaker rung for it.
+_Place = tuple[bytes, bool, bool]
 
 
 @dataclass(slots=True, eq=False)
@@ -109,7 +110,8 @@ class AnswerCache:
             rung = request.rung if request.rung is not None else active()
             if rung is None:
                 return await compute(request)
-            place = await self._key(request.inputs, rung), request.rung is not None
+            key = await self._key(request.inputs, rung)
+            place = key, request.rung is not None, request.timeout_s is not None
             deadline_s = started_s + limit_s
             while True:
                 now_s = self._clock.monotonic_s()
@@ -152,6 +154,10 @@ class AnswerCache:
         for flight in self._running:
             flight.keep = False
         self._arm()
+
+    def retire(self) -> None:
+        """Another takes its place: what is being computed still goes to those who wait for it."""
+        self.clear()
 
     def close(self) -> None:
         """Whoever still waits gets UnavailableError."""

@@ -6,9 +6,12 @@ artifact -> sha256 -> worker(s) -> canary, compared -> OpenedRung;  submit -> wa
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
@@ -20,11 +23,12 @@ from flyball.engine.pace import Pace
 from flyball.engine.process import Opening, Outcome, Request, Warmth, Worker
 from flyball.engine.share import Share
 from flyball.engine.slots import SlotPool
-from flyball.errors import CanaryError
+from flyball.errors import CanaryError, LadderError
 from flyball.ladder.manifest import LadderFolder, Rung
 from flyball.ladder.verify import verify_rung
 
 WARM_RUNS = 20
+_HANG_LEAST_S = 1.0  # a machine under load may stand still for some time without any worker hanging
 WARM_SECONDS = 0.25  # at most, so that opening a slow rung stays quick
 
 
@@ -75,6 +79,8 @@ class OpenedRung:
         self.warmth = warmth
         self.resident_bytes = _sum([process_bytes(w.pid) for w in workers])
         self.answered_s = time.monotonic()  # when it last gave an answer; the canary's counts
+        self.failed = 0  # requests in a row that the session failed on
+        self._checking = asyncio.Lock()
         self.in_flight = 0
         self.pace = Pace(warmth.p50_s)
         self._limit_s = limit_s
@@ -113,10 +119,16 @@ class OpenedRung:
 
     async def check(self, expected: Sample, timeout_s: float) -> None:
         """One canary run in every worker. Raises CanaryError, OpenError, WorkerError."""
-        for worker in self.workers:
-            if worker.alive():
-                _compare(worker, await worker.canary(timeout_s), expected, self.rung.precision, self._finite)
-                self.answered_s = time.monotonic()
+        async with self._checking:
+            for worker in self.workers:
+                if worker.alive():
+                    _compare(worker, await worker.canary(timeout_s), expected, self.rung.precision, self._finite)
+                    self.answered()
+
+    def answered(self) -> None:
+        """It gave a good answer just now."""
+        self.answered_s = time.monotonic()
+        self.failed = 0
 
     # ------------------------------------------------------------------------------------------------ dispatching
 
@@ -134,13 +146,13 @@ class OpenedRung:
                 if self._timer is None:
                     self._timer = self._loop.call_later(wait_s, self._on_timer)
                 return
-            if self._share is not None and not self._share.may_start(self._ladder, self._dispatch):
+            if self._share is not None and not self._share.may_start(self, self._ladder, self._dispatch):
                 return
             batch = [self._waiting.popleft()[0] for _ in range(min(self.rung.batch, len(self._waiting)))]
             turn = _Turn(self._share, self._ladder, len(batch)) if self._share is not None else None
-            worker.submit([Request(t.generation, t.slot, self._finisher(t, turn)) for t in batch], self._hang_s())
+            worker.submit([Request(t.generation, t.slot, self._finisher(t, turn)) for t in batch], self.hang_s())
         if self._share is not None:
-            self._share.leave(self._ladder)
+            self._share.leave(self)
 
     def _worth_waiting_s(self) -> float:
         """How long the oldest request may still wait for others to share its run: never into anybody's deadline, and
@@ -153,10 +165,11 @@ class OpenedRung:
         run_s = self.pace.own_s * self.rung.batch  # at most: what a full batch gains is not known before
         return min(oldest_s + self.rung.batch_delay_ms / 1000 - now_s, left_s / 2 - run_s)
 
-    def _hang_s(self) -> float:
-        """Half of the longest limit, so that a request in a worker that hangs has time left for another one; more where
-        answers take long."""
-        return min(self._limit_s, max(self._limit_s / 2, 30 * self.pace.own_s * self.rung.batch))
+    def hang_s(self) -> float:
+        """After so long without any answer a worker is taken for hung: far more than its answers take, and at most half
+        of the longest limit, so that a request in it has time left for another one; more where answers take long."""
+        usual_s = max(_HANG_LEAST_S, 30 * self.pace.own_s * self.rung.batch)
+        return min(self._limit_s, max(min(self._limit_s / 2, usual_s), 3 * self.pace.own_s * self.rung.batch))
 
     def _on_timer(self) -> None:
         self._timer = None
@@ -167,8 +180,6 @@ class OpenedRung:
             self.in_flight -= 1
             if turn is not None:
                 turn.one_finished()
-            if outcome is None:
-                self.answered_s = time.monotonic()
             if self.in_flight == 0:
                 self._idle.set()
             ticket.done(outcome)
@@ -183,11 +194,19 @@ class OpenedRung:
 
 
 async def open_rung(
-    folder: LadderFolder, rung: Rung, config: Engine, slots: SlotPool, expected: Sample, share: Share | None = None
+    folder: LadderFolder,
+    rung: Rung,
+    config: Engine,
+    slots: SlotPool,
+    expected: Sample,
+    share: Share | None = None,
+    starting: set[Worker] | None = None,
 ) -> OpenedRung:
-    """`expected`: the canary's answer; `share`: of the accelerator, where ladders take turns on it. Raises LadderError
-    (the artifact is not the manifest's), OpenError, CanaryError, WorkerError."""
-    artifact = await asyncio.to_thread(verify_rung, folder, rung)  # hashing 25 MB takes 15 to 150 ms
+    """`expected`: the canary's answer; `share`: of the accelerator, where ladders take turns on it; `starting` holds
+    the workers until they are open. Raises LadderError (the artifact is not the manifest's), OpenError, CanaryError,
+    WorkerError."""
+    starting = set() if starting is None else starting
+    artifact = await _verified(folder, rung, config.load_timeout_s)
     options = dict(rung.options)
     if config.threads:
         options.setdefault("threads", config.threads)
@@ -202,16 +221,16 @@ async def open_rung(
         settle={"nice": config.worker_nice, "cpus": list(config.worker_cpus)},
     )
     finite = folder.manifest.ladder.task != "tensor"
-    starting = [
-        asyncio.create_task(_start(opening, slots, config.load_timeout_s, expected, rung.precision, finite))
+    tasks = [
+        asyncio.create_task(_start(opening, slots, config.load_timeout_s, expected, rung.precision, finite, starting))
         for _ in range(rung.instances)
     ]
     try:
-        started = await asyncio.gather(*starting)
+        started = await asyncio.gather(*tasks)
     except BaseException:
-        for task in starting:
+        for task in tasks:
             task.cancel()
-        for result in await asyncio.gather(*starting, return_exceptions=True):
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
             if not isinstance(result, BaseException):
                 await result[0].stop(0)
         raise
@@ -219,16 +238,52 @@ async def open_rung(
     return OpenedRung(folder.name, rung, workers, started[0][1], config.request_timeout_s, share, finite)
 
 
+async def _verified(folder: LadderFolder, rung: Rung, timeout_s: float) -> Path:
+    """Hashing 25 MB takes 15 to 150 ms; on a disk or a share that hangs it takes for ever, in a thread that then keeps
+    nobody from ending the process. Raises LadderError."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[Path] = loop.create_future()
+
+    def tell(path: Path | None, error: BaseException | None) -> None:
+        if not done.done():
+            done.set_exception(error) if error is not None else done.set_result(path or Path())
+
+    def verify() -> None:
+        path, error = None, None
+        try:
+            path = verify_rung(folder, rung)
+        except BaseException as raised:  # handed on to the one who waits
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(tell, path, error)
+
+    threading.Thread(target=verify, name=f"verify-{rung.name}", daemon=True).start()
+    try:
+        return await asyncio.wait_for(done, timeout_s)
+    except asyncio.TimeoutError:
+        where = f"ladder {folder.name} {folder.version}, rung {rung.name}"
+        why = f"its artifact could not be read within {timeout_s:g} s; is the disk well?"
+        raise LadderError(f"{where}: {why}") from None
+
+
 async def _start(
-    opening: Opening, slots: SlotPool, timeout_s: float, expected: Sample, precision: str, finite: bool
+    opening: Opening,
+    slots: SlotPool,
+    timeout_s: float,
+    expected: Sample,
+    precision: str,
+    finite: bool,
+    starting: set[Worker],
 ) -> tuple[Worker, Warmth]:
-    worker = await Worker.start(opening, slots, timeout_s)
+    worker = await Worker.start(opening, slots, timeout_s, starting)
     try:
         warmth = await worker.warm(WARM_RUNS, WARM_SECONDS, timeout_s)
         _compare(worker, warmth.sample, expected, precision, finite)
     except BaseException:
         await worker.stop(0)
         raise
+    finally:
+        starting.discard(worker)
     return worker, warmth
 
 

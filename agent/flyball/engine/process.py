@@ -127,9 +127,12 @@ class Worker:
         return worker
 
     @classmethod
-    async def start(cls, opening: Opening, slots: SlotPool | None, timeout_s: float) -> Worker:
-        """A worker with `opening` opened in it. Raises OpenError (the backend refused), WorkerError (it died or
-        took longer than `timeout_s`); the process is then gone."""
+    async def start(
+        cls, opening: Opening, slots: SlotPool | None, timeout_s: float, starting: set[Worker] | None = None
+    ) -> Worker:
+        """A worker with `opening` opened in it; it is in `starting` from its birth on, and until it has failed. Raises
+        OpenError (the backend refused), WorkerError (it died or took longer than `timeout_s`); the process is then
+        gone."""
         channel = _new_channel(slots.count, opening) if slots is not None else None
         try:
             worker = cls.spawn(opening.label, channel, slots)
@@ -137,6 +140,8 @@ class Worker:
             if channel is not None:
                 channel.close()
             raise WorkerError(f"{opening.label}: no worker could be started: {error.strerror}") from error
+        starting = set() if starting is None else starting
+        starting.add(worker)
         message: Message = {
             "op": "open",
             "backend": opening.backend,
@@ -161,6 +166,7 @@ class Worker:
             reply = await worker.ask(message, timeout_s)
         except BaseException:
             await worker.stop(0)
+            starting.discard(worker)
             raise
         worker.signature = reply["signature"]
         worker.load_s = reply["load_s"]
@@ -248,11 +254,13 @@ class Worker:
         assert self._channel is not None
         self._progress_s = self._loop.time()
         try:
-            answered = [self._pending.pop(generation) for generation, _ in self._channel.replies.pop_all()]
-        except (KeyError, OverflowError):
+            replies = self._channel.replies.pop_all()
+        except OverflowError:
+            replies = [(-1, 0)]
+        answered = [self._pending.pop(generation) for generation, _ in replies if generation in self._pending]
+        if len(answered) < len(replies):  # those that were asked for count nonetheless
             log.error("%s: the worker signalled answers that nobody had asked for and is killed", self.label)
             self.kill("protocol")
-            return
         for _, lane in answered:
             self._in_lane[lane] -= 1
             if not self._in_lane[lane]:

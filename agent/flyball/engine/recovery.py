@@ -1,8 +1,9 @@
-"""After a worker has ended: another rung answers at once, and the lost one is opened again.
+"""After a worker has ended: another rung answers at once, and the wanted one is opened again.
 
-exit -> a rung on standby takes over -> back-off -> the lost rung again, or another one, until it is back
+exit -> a rung on standby takes over -> the keeper: while none answers, whichever opens; then back to the wanted one
 
-One of several instances: the rest goes on, and the whole rung is opened beside it. A rung in a crash loop rests first.
+One of several instances: the rest goes on, and the whole rung is opened beside it. A rung in a crash loop rests. The
+keeper looks at nothing but what answers now and what should: whatever ends while it works, the next look sees it.
 """
 
 from __future__ import annotations
@@ -18,10 +19,13 @@ from flyball.engine.book import RungBook
 from flyball.engine.opened import OpenedRung
 from flyball.engine.seats import Seats
 from flyball.engine.tally import Tally
-from flyball.errors import LadderError, UnavailableError, WorkerError
+from flyball.errors import FlyballError, UnavailableError
 from flyball.ladder.manifest import LadderFolder, Rung
 
 log = logging.getLogger(__name__)
+
+_LOOK_AGAIN_S = 0.05
+_SHORTEST_S = 0.01  # so that a loop of failures is never a busy one
 
 
 class Recovery:
@@ -33,6 +37,9 @@ class Recovery:
         self._book = book
         self._tally = tally
         self._tasks: set[asyncio.Task[None]] = set()
+        self._keeper: asyncio.Task[None] | None = None
+        self._lost = asyncio.Event()
+        self._patience_s = config.restart_backoff_max_s
         self._backoff = Backoff(config.restart_backoff_s, config.restart_backoff_max_s, clock)
         seats.on_exit = self._on_exit
 
@@ -47,94 +54,126 @@ class Recovery:
         await self.settled()
 
     def _on_exit(self, opened: OpenedRung, cause: str) -> None:
-        if self._seats.closing or cause.startswith("stopped"):
+        seats = self._seats
+        if seats.closing or cause.startswith("stopped"):
             return
         known = next((c for c in ("hung", "memory", "canary") if cause.startswith(c)), None)
         self._tally.restarted(known or ("signal" if "signal" in cause else "exit"))
-        looping = self._book.ended(opened.rung, f"its worker ended: {cause}")
-        self._seats.tell("worker_exited", f"the worker of {opened.label} ended: {cause}", "error")
+        self._book.ended(opened.rung, f"its worker ended: {cause}")
+        seats.tell("worker_exited", f"the worker of {opened.label} ended: {cause}", "error")
         if opened.alive():  # one of several instances: the others answer, and the rung is opened afresh beside them
             self._spawn(self._replace(opened))
             return
-        if opened is not self._seats.active:
+        if opened is not seats.active:
             self._spawn(self._restore(opened.rung))
             return
-        self._seats.active = None
-        nearest = self._seats.nearest(opened.rung)
-        taken = self._seats.take(nearest.rung.name) if nearest is not None else None
-        if taken is not None:
-            self._seats.seat(taken)
-        self._spawn(self._recover(opened.rung, looping))
+        seats.lose()
+        nearest = seats.nearest(opened.rung)
+        if nearest is not None:
+            seats.seat(nearest)
+        self._lost.set()
+        if self._keeper is None or self._keeper.done():
+            self._keeper = self._spawn(self._keep())
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _keep(self) -> None:
+        """Until the wanted rung answers."""
+        seats = self._seats
+        while not seats.closing:
+            self._lost.clear()
+            if seats.active is None:
+                await asyncio.sleep(self._backoff.next_s())
+                await self._answer_again()
+            elif seats.active.rung.name == seats.wanted:
+                return
+            else:
+                rest_s = max(self._backoff.next_s(), self._book.loop_rest_s(seats.wanted), _SHORTEST_S)
+                if not await self._lost_within(rest_s):
+                    await self._return_to_wanted()
+
+    async def _lost_within(self, seconds: float) -> bool:
+        """Whether what answers has ended before the time is over."""
+        try:
+            await asyncio.wait_for(self._lost.wait(), seconds)
+        except asyncio.TimeoutError:
+            return False
+        return True
+
+    async def _answer_again(self) -> None:
+        """Whichever rung opens: the wanted one, its declared twin, the weaker ones (they are quicker to load), the
+        stronger ones; those that could not be opened lately come last, and those in a crash loop are left alone
+        while there is any other."""
+        seats = self._seats
+        if seats.swapping:  # the order that closed the active rung opens the next, or the old one again
+            await asyncio.sleep(_LOOK_AGAIN_S)
+            return
+        if seats.active is not None:
+            return
+        rungs = [rung.name for rung in self._folder.manifest.rung]
+        wanted = self._folder.rung(seats.wanted)
+        at = rungs.index(seats.wanted) if wanted is not None else 0
+        order = dict.fromkeys([seats.wanted, wanted.twin if wanted else "", *rungs[at + 1 :], *reversed(rungs[:at])])
+        order.pop("", None)
+        usable = [name for name in order if self._book.usable(name)]
+        ready = [name for name in usable if not self._book.loop_rest_s(name)]
+        ready.sort(key=lambda name: self._book.leave_alone_s(name) > 0)
+        if usable and not ready:  # all are in crash loops: better one try in a while than no answer at all
+            least = min(usable, key=self._book.loop_rest_s)
+            seats.error = "every rung is in a crash loop: " + "; ".join(self._book.why_not(name) for name in usable)
+            log.error("ladder %s: %s", self._folder.name, seats.error)
+            await asyncio.sleep(min(self._book.loop_rest_s(least), self._patience_s))
+            ready = [least]
+        try:
+            await seats.open_one_of(ready)
+        except UnavailableError as error:
+            resting = [f"{name}: {self._book.why_not(name)}" for name in order if name not in ready]
+            seats.error = "; ".join([*resting, seats.error]) if resting else seats.error
+            log.error("%s; %s", error, "; ".join(resting))
+
+    async def _return_to_wanted(self) -> None:
+        seats, name = self._seats, self._seats.wanted
+        try:
+            opened = seats.standing_by(name) or await seats.open(seats.usable(name))
+        except FlyballError:
+            return  # reported, and the book says how long to rest
+        if seats.wanted != name or not opened.alive():
+            await seats.retire(opened)
+            return
+        old = seats.seat(opened)
+        seats.tell("worker_restarted", f"{opened.label} answers again", "info")
+        await seats.retire(old)
 
     async def _replace(self, opened: OpenedRung) -> None:
         """The rung again with all its instances, in place of one that lost some of them."""
+        seats = self._seats
         await asyncio.sleep(self._backoff.next_s())
-        async with self._seats.lock:
-            if self._seats.closing or self._seats.active is not opened or not opened.alive():
-                return
-            try:
-                whole = await self._seats.open(opened.rung)
-            except (WorkerError, LadderError):
-                return  # reported; what is left of it goes on
-            self._seats.seat(whole)
-            await self._seats.close([opened])
+        if seats.closing or seats.active is not opened or not opened.alive():
+            return
+        try:
+            whole = await seats.open(opened.rung)
+        except FlyballError:
+            return  # reported; what is left of it goes on
+        if seats.active is opened:
+            seats.seat(whole)
+            await seats.close([opened])
+        else:
+            await seats.retire(whole)
 
     async def _restore(self, lost: Rung) -> None:
         """A rung on standby again, after its worker ended: it is what answers when the active one's does."""
-        while not self._seats.closing:
-            await asyncio.sleep(max(self._backoff.next_s(), self._book.leave_alone_s(lost.name)))
-            async with self._seats.lock:
-                seats = self._seats
-                if seats.closing or seats.open_already(lost.name) is not None or seats.too_little_memory(lost):
-                    return
-                try:
-                    opened = await self._seats.open(lost)
-                except (WorkerError, LadderError):
-                    continue  # reported, and the book says how long to rest
-                await self._seats.keep(opened)
+        seats = self._seats
+        while not seats.closing:
+            await asyncio.sleep(max(self._backoff.next_s(), self._book.leave_alone_s(lost.name), _SHORTEST_S))
+            if seats.closing or seats.open_already(lost.name) is not None or seats.too_little_memory(lost):
                 return
-
-    async def _recover(self, lost: Rung, looping: bool) -> None:
-        """Until the lost rung is back (or no longer wanted): open it, else let another answer, wait, again. A rung in
-        a crash loop rests first."""
-        while not self._seats.closing and self._seats.wanted == lost.name:
-            if looping and self._seats.active is None:
-                async with self._seats.lock:
-                    if self._seats.active is None:
-                        await self._fall_back(lost)
-            await asyncio.sleep(self._book.leave_alone_s(lost.name) if looping else self._backoff.next_s())
-            looping = False
-            async with self._seats.lock:
-                old = self._seats.active
-                if self._seats.wanted != lost.name or (old is not None and old.rung.name == lost.name):
-                    return
-                try:
-                    opened = await self._seats.open(lost)
-                except (WorkerError, LadderError):
-                    if self._seats.active is None:
-                        await self._fall_back(lost)
-                    continue
-                old = self._seats.active  # asked anew: what answered may have ended meanwhile
-                self._seats.seat(opened)
-                self._seats.tell("worker_restarted", f"{opened.label} answers again", "info")
-                if old is not None:
-                    await self._seats.retire(old)
-                return
-
-    async def _fall_back(self, lost: Rung) -> None:
-        """Its declared twin first, then the weaker rungs (they are quicker to load), then the stronger ones."""
-        names = [r.name for r in self._folder.manifest.rung]
-        at = names.index(lost.name)
-        order = dict.fromkeys([lost.twin, *names[at + 1 :], *reversed(names[:at])])
-        order.pop("", None)
-        try:
-            await self._seats.open_one_of(order)
-        except UnavailableError as error:
-            lost_why = f"{lost.name}: {self._book.why_not(lost.name)}"
-            self._seats.error = "; ".join(filter(None, [lost_why, self._seats.error]))
-            log.error("%s", error)
+            try:
+                opened = await seats.open(lost)
+            except FlyballError:
+                continue  # reported, and the book says how long to rest
+            await seats.keep(opened)
+            return

@@ -17,7 +17,7 @@ from flyball.engine.opened import OpenedRung, Ticket
 from flyball.engine.process import Outcome
 from flyball.engine.queue import DEFAULT_PRIORITY, SlotQueue, Urgency
 from flyball.engine.seats import Seats
-from flyball.engine.slots import BAD_REQUEST, OK, TOO_LATE, Reply, SlotOverflow, SlotPool
+from flyball.engine.slots import BAD_REQUEST, FAILED, TOO_LATE, Reply, SlotOverflow, SlotPool
 from flyball.engine.tally import Tally
 from flyball.errors import (
     DeadlineError,
@@ -93,11 +93,18 @@ class Requests:
                     outcome = await self._wait(future, deadline_s, limit_s)
                 finally:
                     held = _finished(future)
-                if outcome is None:
-                    reply = self._slots.read_reply(slot, generation)
+                if outcome is not None:
+                    why = outcome
+                    continue
+                reply = self._slots.read_reply(slot, generation)
+                if reply.status != FAILED:
                     return self._answer(reply, opened, started_s)
-                why = outcome
-            raise WorkerError(f"ladder {self._ladder}: the request failed on {_ATTEMPTS} workers in a row: {why}")
+                opened.failed += 1
+                why = f"rung {opened.rung.name}: {reply.message}"
+                chosen = self._seats.other_than(opened)
+                if chosen is None or request.rung is not None:
+                    break
+            raise WorkerError(f"ladder {self._ladder}: the request failed: {why}")
         finally:
             if held:
                 self._release(slot)
@@ -188,8 +195,6 @@ class Requests:
             raise RequestError(f"ladder {self._ladder}: {reply.message}")
         if reply.status == TOO_LATE:
             raise DeadlineError(f"ladder {self._ladder}: {reply.message}")
-        if reply.status != OK:
-            raise WorkerError(f"ladder {self._ladder}, rung {opened.rung.name}: {reply.message}")
         outputs = tuple(
             Tensor(public.name, t.datatype, t.shape, bytes(t.data))
             for public, t in zip(self._interface.outputs, reply.outputs, strict=True)
@@ -204,6 +209,7 @@ class Requests:
             post_s=post_s,
             total_s=total_s,
         )
+        opened.answered()
         self._tally.inferred(opened.rung.name, timing, now_s)
         opened.pace.answered(now_s, pre_s + run_s + post_s, self._queue.pending() - 1)
         return Answer(outputs=outputs, rung=opened.rung.name, timing=timing)

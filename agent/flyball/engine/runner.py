@@ -78,7 +78,7 @@ class LadderRunner:
         self._book = RungBook(folder, config, clock)
         self._seats = Seats(folder, config, self._slots, self._book, standby, shares or Shares(), events, clock)
         recovery = Recovery(folder, config, self._seats, self._book, self._tally, clock)
-        self._switch = Switch(folder, self._seats, recovery, self._book, self._tally, clock)
+        self._switch = Switch(folder, config, self._seats, recovery, self._book, self._tally, clock)
         self._requests = Requests(folder, config, self._seats, self._slots, self._tally, self._switch.lend, clock)
         self._watch = Watch(self._seats, self._book, config, self._forget)
         self._settings = settings
@@ -118,7 +118,7 @@ class LadderRunner:
             return
         self._settings = settings
         old, self._shortcuts = self._shortcuts, self._shortcuts_of(settings)
-        old.close()
+        old.retire()
 
     def _shortcuts_of(self, settings: LadderSettings) -> Shortcuts:
         return Shortcuts(self.folder, settings, self._config, self._seats, self._requests.infer, self._clock)

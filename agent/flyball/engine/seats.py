@@ -2,8 +2,8 @@
 
 open a rung's workers -> seat it (the pointer that every request follows) -> standby, within a memory budget -> close
 
-Whoever changes the seats holds `lock`: an order of the switch, or the recovery from a crash; one at a time. Decides
-nothing itself about which rung that should be.
+Orders (switch.py) and the recovery from a crash (recovery.py) change the seats. Opening takes long and holds nobody
+up; seating takes effect at once, without an await, so that no lock is needed. Which rung it should be is decided there.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from flyball.clock import Clock
 from flyball.config import Engine
 from flyball.engine.book import RungBook
 from flyball.engine.memory import available_bytes
 from flyball.engine.opened import OpenedRung, open_rung
+from flyball.engine.process import Worker
 from flyball.engine.share import Shares
 from flyball.engine.slots import SlotPool
 from flyball.engine.standby import Standby
@@ -30,6 +32,14 @@ log = logging.getLogger(__name__)
 # A second session takes 2 to 3 times its file, and ONNX Runtime 54 to 88 MiB for 25 MB (measured).
 _FILE_FACTOR = 3
 _RUNTIME_BYTES = 64 << 20
+
+
+@dataclass(slots=True)
+class _Opening:
+    """A rung that is being opened, for all who want it."""
+
+    task: asyncio.Task[OpenedRung]
+    waiting: int = 0
 
 
 class Seats:
@@ -51,7 +61,7 @@ class Seats:
         self.wanted = ""
         self.error = ""  # why there is no active rung, once every rung was tried
         self.closing = False
-        self.lock = asyncio.Lock()
+        self.swapping = False  # an order has closed the active rung to make room for the next
         self.on_exit: Callable[[OpenedRung, str], None] = _ignore
         self._folder = folder
         self._config = config
@@ -62,6 +72,10 @@ class Seats:
         self._events = events
         self._clock = clock
         self._changed = asyncio.Event()
+        self._opening: dict[str, _Opening] = {}
+        self._made: set[OpenedRung] = set()  # all that were opened and not closed yet, wherever they are
+        self._starting: set[Worker] = set()  # that open or warm up
+        self._leaving: set[asyncio.Task[None]] = set()
 
     # ------------------------------------------------------------------------------------------------ looked at
 
@@ -81,6 +95,10 @@ class Seats:
         active = [self.active] if self.active is not None else []
         return [*active, *self._standby.of(self)]
 
+    def workers(self) -> Sequence[Worker]:
+        """Every process of this ladder, those that are opening or leaving included."""
+        return [*self._starting, *(worker for opened in self._made for worker in opened.workers)]
+
     async def answering(self, timeout_s: float) -> OpenedRung:
         """The active rung; waits for one while the ladder is between two. Raises UnavailableError."""
         if self.active is None and not self.error and not self.closing:
@@ -96,6 +114,12 @@ class Seats:
             return self.active
         return self._standby.find(self, name)
 
+    def other_than(self, opened: OpenedRung) -> OpenedRung | None:
+        """Another rung that is open, nearest to it."""
+        if self.active is not None and self.active is not opened:
+            return self.active
+        return self.nearest(opened.rung)
+
     def nearest(self, lost: Rung) -> OpenedRung | None:
         """What stands by nearest to `lost`, its declared twin first; None when nothing does."""
         names = [r.name for r in self._folder.manifest.rung]
@@ -104,13 +128,13 @@ class Seats:
         return min(rest, key=lambda o: (o.rung.name != lost.twin, abs(names.index(o.rung.name) - at)), default=None)
 
     def usable(self, name: str) -> Rung:
-        """Raises NotFoundError, WorkerError."""
+        """Raises NotFoundError; UnavailableError where none of its accelerators is present."""
         rung = self._folder.rung(name)
         if rung is None:
             known = ", ".join(r.name for r in self._folder.manifest.rung)
             raise NotFoundError(f"ladder {self._folder.name} has no rung {name!r} (it has: {known})")
         if not self._book.usable(name):
-            raise WorkerError(f"ladder {self._folder.name}, rung {name}: {self._book.why_not(name)}")
+            raise UnavailableError(f"ladder {self._folder.name}, rung {name}: {self._book.why_not(name)}")
         return rung
 
     def refuse_when_closing(self) -> None:
@@ -123,18 +147,46 @@ class Seats:
         available = available_bytes()
         if available is None:
             return False
-        known = next((e.rss_bytes for e in self._book.entries() if e.name == rung.name), None)
-        file_bytes = self._folder.artifact(rung).stat().st_size
-        return available < (known or file_bytes * _FILE_FACTOR + _RUNTIME_BYTES)
+        return available < (self.known_bytes(rung) or self.file_bytes(rung) * _FILE_FACTOR + _RUNTIME_BYTES)
+
+    def known_bytes(self, rung: Rung) -> int | None:
+        """What it took when it was last open here."""
+        return next((e.rss_bytes for e in self._book.entries() if e.name == rung.name), None)
+
+    def file_bytes(self, rung: Rung) -> int:
+        """0 where there is no file: opening it will say so."""
+        try:
+            return self._folder.artifact(rung).stat().st_size
+        except OSError:
+            return 0
 
     # ------------------------------------------------------------------------------------------------ changed
 
     async def open(self, rung: Rung) -> OpenedRung:
-        """Its workers, warm and right about the canary; not seated yet. Raises WorkerError, LadderError."""
+        """Its workers, warm and right about the canary; not seated yet. Who wants a rung that somebody opens already
+        gets the same one. Raises WorkerError, LadderError, UnavailableError."""
+        self.refuse_when_closing()
+        opening = self._opening.get(rung.name)
+        if opening is None:
+            opening = self._opening[rung.name] = _Opening(asyncio.get_running_loop().create_task(self._open(rung)))
+            opening.task.add_done_callback(lambda _: self._opening.pop(rung.name, None))
+        opening.waiting += 1
+        try:
+            return await asyncio.shield(opening.task)
+        except asyncio.CancelledError:
+            if opening.task.cancelled():  # and not the one who waits
+                raise UnavailableError(f"ladder {self._folder.name}: it is being unloaded") from None
+            raise
+        finally:
+            opening.waiting -= 1
+            if not opening.waiting:
+                opening.task.cancel()
+
+    async def _open(self, rung: Rung) -> OpenedRung:
         try:
             expected = self._book.expected(rung.name)
             share = self._shares.of(self._book.kind(rung))
-            opened = await open_rung(self._folder, rung, self._config, self._slots, expected, share)
+            opened = await open_rung(self._folder, rung, self._config, self._slots, expected, share, self._starting)
         except OSError as error:
             # No more descriptors, processes or memory: the machine's trouble, which may pass.
             self._book.refused(rung, str(error))
@@ -143,12 +195,18 @@ class Seats:
             self._book.refused(rung, str(error))
             self.tell("rung_failed", f"{self._folder.name}/{rung.name} could not be opened: {error}", "error")
             raise
+        self._made.add(opened)
         for worker in opened.workers:
-            worker.exited.add_done_callback(lambda cause: self.on_exit(opened, cause.result()))
+            worker.exited.add_done_callback(lambda cause: self._on_exit(opened, cause.result()))
         return opened
 
+    def _on_exit(self, opened: OpenedRung, cause: str) -> None:
+        if not opened.alive():
+            self._made.discard(opened)
+        self.on_exit(opened, cause)
+
     async def open_one_of(self, names: Iterable[str]) -> OpenedRung:
-        """Seats the first rung that opens. Raises UnavailableError."""
+        """Seats the first rung that opens, unless another has been seated meanwhile. Raises UnavailableError."""
         errors = []
         for name in names:
             if not self._book.usable(name):
@@ -156,32 +214,54 @@ class Seats:
                 continue
             try:
                 opened = await self.open(self.usable(name))
-                self.seat(opened)
-                return opened
             except (WorkerError, LadderError) as error:
                 errors.append(str(error))
+                continue
+            if self.active is None:
+                self.seat(opened)
+            elif self.active is not opened:
+                await self.keep(opened)
+            if self.active is not None:
+                return self.active
         self.error = "no rung could be opened: " + ("; ".join(errors) or "there is no other")
         self._changed.set()
         raise UnavailableError(f"ladder {self._folder.name}: {self.error}")
 
-    def seat(self, opened: OpenedRung) -> None:
-        self.active = opened
+    def seat(self, opened: OpenedRung) -> OpenedRung | None:
+        """From now on `opened` answers. What answered until now is the caller's to retire."""
+        twice = self._standby.take(self, opened.rung.name)
+        old, self.active = self.active, opened
         self.error = ""
         self._book.opened(opened, "active")
         self._changed.set()
+        if twice is not None and twice is not opened:
+            self._leave(twice)
+        return None if old is opened else old
 
-    async def retire(self, old: OpenedRung) -> None:
-        """The old rung finishes what it has and goes on standby as far as the budget allows."""
-        if not old.alive() or self.closing:
-            await self.close([old])
-            return
-        await self.keep(old)
-
-    async def vacate(self, old: OpenedRung) -> None:
-        """Ends every worker, so that their memory comes back; requests wait from here on."""
+    def lose(self) -> None:
+        """The active rung has ended."""
         self.active = None
         self._changed.clear()
-        await self.close([*self._standby.take_all(self), old])
+
+    def _leave(self, opened: OpenedRung) -> None:
+        task = asyncio.get_running_loop().create_task(self.close([opened]))
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    async def retire(self, old: OpenedRung | None) -> None:
+        """The old rung finishes what it has and goes on standby as far as the budget allows."""
+        if old is None or old is self.active:
+            return
+        if not old.alive() or self.closing:
+            await self.close([old])
+        else:
+            await self.keep(old)
+
+    async def vacate(self) -> None:
+        """Ends every worker, so that their memory comes back; requests wait from here on."""
+        old, self.active = self.active, None
+        self._changed.clear()
+        await self.close([*self._standby.take_all(self), *([old] if old is not None else [])])
 
     async def close(self, leaving: Iterable[OpenedRung]) -> None:
         for opened in leaving:
@@ -190,7 +270,9 @@ class Seats:
             except asyncio.TimeoutError:
                 log.warning("%s: %d requests did not finish in time", opened.label, opened.in_flight)
             await opened.stop(self._config.drain_timeout_s)
-            if self._folder.rung(opened.rung.name) is opened.rung:
+            self._made.discard(opened)
+            seated = self.open_already(opened.rung.name)
+            if seated is None and self._folder.rung(opened.rung.name) is opened.rung:
                 self._book.closed(opened.rung)
 
     def _distance(self, rung: str) -> int:
@@ -201,25 +283,33 @@ class Seats:
             return 0
         return abs(names.index(rung) - names.index(wanted.name))
 
-    def take(self, name: str) -> OpenedRung | None:
-        """Off standby, if it is there."""
-        return self._standby.take(self, name)
+    def standing_by(self, name: str) -> OpenedRung | None:
+        return self._standby.find(self, name)
+
+    def has_room_for(self, rung: Rung) -> bool:
+        """Whether the budget lets it stand by. True as long as nobody knows what it takes."""
+        known = self.known_bytes(rung)
+        return known is None or self._standby.has_room(known)
 
     async def keep(self, opened: OpenedRung) -> bool:
-        """On standby, as far as the budget allows; whether it stayed."""
+        """On standby, as far as the budget allows; whether it stayed open."""
+        if opened is self.active:
+            return True
         self._book.opened(opened, "standby")
         leaving = self._standby.keep(self, opened, self._distance)
         await self.close(leaving)
         return opened not in leaving
 
     async def empty(self) -> None:
-        """Drains and ends every worker of this ladder."""
-        active, self.active = self.active, None
+        """Drains and ends every worker of this ladder, wherever it is."""
+        for opening in list(self._opening.values()):
+            opening.task.cancel()
+        await asyncio.gather(*(o.task for o in list(self._opening.values())), return_exceptions=True)
+        self.active = None
         self._changed.set()
-        leaving = self._standby.take_all(self)
-        if active is not None:
-            leaving.append(active)
-        await self.close(leaving)
+        self._standby.take_all(self)
+        await self.close(list(self._made))
+        await asyncio.gather(*self._leaving, return_exceptions=True)
 
     async def _until_changed(self) -> None:
         while self.active is None and not self.error and not self.closing:

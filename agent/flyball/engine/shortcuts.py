@@ -68,6 +68,11 @@ class Shortcuts:
         if self._cache is not None:
             self._cache.clear()
 
+    def retire(self) -> None:
+        """Others take its place; requests that are in here are answered nonetheless."""
+        if self._cache is not None:
+            self._cache.retire()
+
     def close(self) -> None:
         if self._cache is not None:
             self._cache.close()
@@ -83,8 +88,14 @@ class Shortcuts:
 
     def _build_cascade(self, folder: LadderFolder, wanted: CascadeSettings) -> None:
         unknown = [name for name in (wanted.first, wanted.then) if name not in self._names]
-        if unknown or folder.manifest.ladder.task != "image-classification":
-            why = f"the ladder has no rung {unknown[0]!r}" if unknown else "only for the task image-classification"
+        why = ""
+        if unknown:
+            why = f"the ladder has no rung {unknown[0]!r}"
+        elif folder.manifest.ladder.task != "image-classification":
+            why = "only for the task image-classification"
+        elif self._names.index(wanted.then) >= self._names.index(wanted.first):
+            why = f"{wanted.then!r} is not stronger than {wanted.first!r}"
+        if why:
             log.error("[ladder.%s.cascade] is left aside: %s", folder.name, why)
             return
         bits = wanted.complexity_bits

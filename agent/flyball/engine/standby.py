@@ -30,6 +30,10 @@ class Standby:
             closing.append(self._kept.pop(farthest))
         return closing
 
+    def has_room(self, size_bytes: int) -> bool:
+        """Whether a rung of this size could stay, whatever had to leave for it."""
+        return size_bytes <= self._budget_bytes
+
     def take(self, owner: Hashable, rung: str) -> OpenedRung | None:
         opened = self._kept.pop((owner, rung), None)
         return opened if opened is not None and opened.alive() else None

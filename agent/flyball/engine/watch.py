@@ -24,6 +24,7 @@ from flyball.errors import CanaryError, WorkerError
 log = logging.getLogger(__name__)
 
 SILENT_AFTER = 3  # heartbeats without any answer: the ladder no longer counts as ready
+_FAILED = 3  # requests in a row that a session failed on: is it the requests, or the accelerator?
 _STANDBY_BEATS = 6  # a rung on standby is asked so many times less often
 _MIB = 1 << 20
 
@@ -40,10 +41,11 @@ class Watch:
 
     def tend(self) -> None:
         now_s = time.monotonic()
+        self._limit_memory()
         for opened in self._seats.opened():
-            self._limit_memory(opened)
             beats = 1 if opened is self._seats.active else _STANDBY_BEATS
-            if opened not in self._checks and now_s - opened.answered_s > beats * self._config.heartbeat_s:
+            silent = now_s - opened.answered_s > beats * self._config.heartbeat_s
+            if opened not in self._checks and (silent or opened.failed >= _FAILED):
                 task = asyncio.get_running_loop().create_task(self._check(opened))
                 self._checks[opened] = task
                 task.add_done_callback(functools.partial(self._checked, opened))
@@ -55,14 +57,14 @@ class Watch:
     def _checked(self, opened: OpenedRung, _: asyncio.Task[None]) -> None:
         self._checks.pop(opened, None)
 
-    def _limit_memory(self, opened: OpenedRung) -> None:
+    def _limit_memory(self) -> None:
         limit_mib = self._config.worker_memory_mib
         if limit_mib is None:
             return
-        for worker in opened.workers:
+        for worker in self._seats.workers():
             resident = resident_bytes(worker.pid) if worker.alive() else None
             if resident is not None and resident > limit_mib * _MIB:
-                log.error("%s: %d MiB, over engine.worker_memory_mib: killed", opened.label, resident // _MIB)
+                log.error("%s: %d MiB, over engine.worker_memory_mib: killed", worker.label, resident // _MIB)
                 worker.kill("memory")
 
     async def _check(self, opened: OpenedRung) -> None:

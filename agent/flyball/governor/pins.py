@@ -1,6 +1,6 @@
 """Orders to hold a rung: what is checked before one is taken, and how it is told.
 
-ladder, rung, for_s -> checked, or RequestError, NotFoundError, WorkerError
+ladder, rung, for_s -> checked, or RequestError, NotFoundError, UnavailableError
 
 Holds nothing itself: a pin in force is part of state.State.
 """
@@ -12,7 +12,7 @@ import math
 import msgspec
 
 from flyball.config import Config
-from flyball.errors import NotFoundError, RequestError, WorkerError
+from flyball.errors import NotFoundError, RequestError, UnavailableError
 from flyball.governor.constraints import duration
 from flyball.ports import Decision, Ladder, SwitchReport
 
@@ -33,13 +33,13 @@ def check_time(for_s: float | None) -> None:
 
 
 def check_rung(ladder: Ladder, rung: str) -> None:
-    """Raises NotFoundError, WorkerError."""
+    """Raises NotFoundError, UnavailableError."""
     rungs = {r.name: r for r in ladder.status().rungs}
     if rung not in rungs:
         raise NotFoundError(f"ladder {ladder.name} has no rung {rung!r} (it has: {', '.join(rungs)})")
     if rungs[rung].state == "no-accelerator":
         why = rungs[rung].error or "no accelerator for it is present"
-        raise WorkerError(f"ladder {ladder.name}, rung {rung}: {why}")
+        raise UnavailableError(f"ladder {ladder.name}, rung {rung}: {why}")
 
 
 def put_off(order: Decision, limit: str) -> tuple[Decision, SwitchReport]:

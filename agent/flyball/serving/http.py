@@ -99,7 +99,9 @@ class HttpApi:
             body = await self._intake.read(receive, declared, limit)
             try:
                 ladder = self._catalog.get(name, version)  # while the body came, a new version may have replaced it
-                encoded = await self._answer(ladder, body, header_length)
+                call = await self._call(ladder, body, header_length)
+                ladder = self._catalog.get(name, version)  # and again while a large body was decoded in a thread
+                encoded = await self._answer(ladder, call)
             finally:
                 self._intake.release(body)
         except ClientGone:
@@ -119,7 +121,7 @@ class HttpApi:
         await respond({"type": "http.response.start", "status": 200, "headers": headers})
         await respond({"type": "http.response.body", "body": encoded.body})
 
-    async def _answer(self, ladder: Ladder, body: bytes | bytearray, header_length: int | None) -> Encoded:
+    async def _call(self, ladder: Ladder, body: bytes | bytearray, header_length: int | None) -> Call:
         if header_length is None and len(body) >= _ASIDE_BYTES:
             call = await asyncio.to_thread(decode, body, header_length, ladder.interface)
         else:
@@ -129,6 +131,9 @@ class HttpApi:
                 "parameters.rung: this listener does not let callers name a rung (serving.allow_pin); "
                 "the control socket does"
             )
+        return call
+
+    async def _answer(self, ladder: Ladder, call: Call) -> Encoded:
         answer = await ladder.infer(call.request)
         if _json_bytes(call, [(t.name, len(memoryview(t.data))) for t in answer.outputs]) * 4 >= _ASIDE_BYTES:
             return await asyncio.to_thread(encode, answer, call, ladder.name, ladder.version)

@@ -1,6 +1,6 @@
 """A backend whose artifact, a JSON file, says how to misbehave: the stand-in for vendor libraries that do.
 
-{"open": "ok|error|segfault|abort|exit|hang|slow", "run": the same or "grow", "factor": 2, "marker": path}
+{"open": "ok|error|segfault|abort|exit|hang|slow|hoard", "run": the same or "grow", "factor": 2, "marker": path}
 
 "warm": the same for the canary, which is 1 long. `run` misbehaves only while the file `marker` exists (or always,
 without one). y = factor * x. "free": its first size is free, so that it takes batches; "log": a file that gets a line
@@ -40,6 +40,10 @@ def misbehave(how):
         time.sleep(3600)
     if how == "slow":
         time.sleep(0.3)
+    if how == "hoard":
+        for _ in range(20):
+            _hoard.append(b"x" * (32 << 20))
+            time.sleep(0.1)
     if how == "surprise":
         raise RuntimeError("not a BackendError")
 
