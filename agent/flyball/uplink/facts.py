@@ -14,7 +14,7 @@ from flyball.uplink.messages import BirthFacts, Hardware, LadderFacts, RungFacts
 def birth_facts(board: str, cores: int | None, readings: Readings, ladders: Sequence[Ladder]) -> BirthFacts:
     """`board` and `cores` as sensing found them; empty and None where the machine does not tell."""
     machine = os.uname()
-    memory_b = next((r.value for r in readings.latest() if r.quantity == "memory_total"), None)
+    memory_b = next((r.value for r in readings.latest() if (r.quantity, r.scope) == ("memory_total", "machine")), None)
     return BirthFacts(
         hardware=Hardware(
             board=board,

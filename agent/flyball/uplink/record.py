@@ -122,7 +122,8 @@ def _power(latest: Sequence[Reading]) -> Reading | None:
 
 
 def _value(latest: Sequence[Reading], quantity: str) -> float | None:
-    return next((r.value for r in latest if r.quantity == quantity), None)
+    """Of the machine: a GPU and a control group have memory of their own."""
+    return next((r.value for r in latest if (r.quantity, r.scope) == (quantity, "machine")), None)
 
 
 def _rounded(value: float | None, digits: int) -> float | None:

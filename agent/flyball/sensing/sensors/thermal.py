@@ -11,11 +11,12 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from string import ascii_letters
 
 from flyball.config import Sensing
 from flyball.ports import Reading
 from flyball.sensing.contract import Roots, SensorFailed, Unavailable
-from flyball.sensing.sysfs import GATED, describe, optional_text, parse_integer
+from flyball.sensing.sysfs import GATED, Reader, describe, optional_text, parse_integer
 
 PLAUSIBLE_C = (-40.0, 150.0)
 
@@ -74,12 +75,18 @@ class ThermalSensor:
         zones = [self._folder / name for name in ordered]
         if zones == list(self._zones):
             return
-        kinds = [optional_text(zone / "type", self._read) or zone.name for zone in zones]
-        count = Counter(kinds)  # several zones may be called "acpitz": those get their number
-        self._zones = {
-            zone: (kind, kind if count[kind] == 1 else f"{kind}-{zone.name.removeprefix('thermal_zone')}")
-            for zone, kind in zip(zones, kinds, strict=True)
-        }
+        self._zones = names_by_type(zones, self._read)
+
+
+def names_by_type(folders: Sequence[Path], read: Reader) -> dict[Path, tuple[str, str]]:
+    """Of thermal zones or cooling devices: folder -> (type, name of its readings). The name is the type, with the
+    folder's number where several have that type: two zones may be called "acpitz"."""
+    kinds = [optional_text(folder / "type", read) or folder.name for folder in folders]
+    count = Counter(kinds)
+    return {
+        folder: (kind, kind if count[kind] == 1 else f"{kind}-{folder.name.lstrip(ascii_letters + '_')}")
+        for folder, kind in zip(folders, kinds, strict=True)
+    }
 
 
 def zone_temp_c(kind: str, text: str) -> float | None:
