@@ -4,12 +4,14 @@
 
 Four clients ask without pause while workers, whatever they are doing (starting, loading, warming, answering, on
 standby), get SIGKILL, SIGSEGV, SIGABRT, SIGTERM or SIGSTOP at random moments; one kill in ten meets a worker within its
-first half second. Back-off base 10 ms, crash-loop limit off: the limit has its own test. Models: MobileNet v1 0.25 128
-and v1 0.5 160, LiteRT, one thread, both kept open.
+first half second, and half of the kills do not wait until the ladder has recovered from the last. Back-off base 10 ms,
+crash-loop limit off: the limit has its own test. Models: MobileNet v1 0.25 128 and v1 0.5 160, LiteRT, one thread, both
+kept open.
 unanswered: requests with neither answer nor reason 2 s after their limit. leaked_fds, leaked_processes: after the run
 minus before. rss_slope_kb_per_kill: the daemon side's resident memory against the number of kills, least squares over
 the run without its first tenth. failover_ms: 95th percentile from SIGKILL of the active worker to the first answer of
-another rung. recovery_p95_s: from a kill of the active worker until its rung answers again.
+another rung, where one stands by. recovery_p95_s: from a kill or stop of the active worker that is followed by no other
+until the wanted rung answers again; a stopped one is noticed after a second.
 --write commits the figures to bench/kills.json; --quick prints those and a fresh run of 20 kills.
 """
 
@@ -52,6 +54,7 @@ LABELS = MODELS / "imagenet_labels.txt"
 SIGNALS = (signal.SIGKILL,) * 5 + (signal.SIGSEGV, signal.SIGABRT, signal.SIGTERM, signal.SIGSTOP)
 LIMIT_S = 2.0  # of every request; a worker that finishes nothing for so long is taken for hung
 CLIENTS = 4
+STORMS = 0.5  # of the kills do not wait until the ladder has recovered from the last one
 ENGINE = Engine(
     threads=1, request_timeout_s=LIMIT_S, load_timeout_s=10, restart_backoff_s=0.01, restart_backoff_max_s=0.05,
     crash_loop_limit=0, heartbeat_s=1.0, queue_limit=64,
@@ -63,6 +66,7 @@ class Run:
         self._runner = runner
         self._random = random.Random(seed)
         self.outcomes: Counter[str] = Counter()
+        self.signals: Counter[str] = Counter()
         self.failovers_s: list[float] = []
         self.recoveries_s: list[float] = []
         self.resident_kb: list[tuple[int, float]] = []
@@ -85,7 +89,8 @@ class Run:
                     self._killed = None
 
     async def kill(self, kills: int, report: bool) -> None:
-        for number in range(1, kills + 1):
+        number = 0
+        while number < kills:
             young = self._random.random() < 0.1
             await asyncio.sleep(self._random.uniform(0, 0.05 if young else 0.4))
             pids = workers()
@@ -95,7 +100,9 @@ class Run:
             if not pids:
                 continue
             pid = pids[-1] if young else self._random.choice(pids)
-            await self._one(pid, self._random.choice(SIGNALS))
+            if not await self._one(pid, self._random.choice(SIGNALS), storm=self._random.random() < STORMS):
+                continue
+            number += 1
             rss = resident_bytes(os.getpid())
             if rss is not None:
                 self.resident_kb.append((number, rss / 1024))
@@ -103,7 +110,8 @@ class Run:
                 print(f"  {number} of {kills} kills, {dict(self.outcomes)}", file=sys.stderr, flush=True)
         self._killed = None
 
-    async def _one(self, pid: int, how: signal.Signals) -> None:
+    async def _one(self, pid: int, how: signal.Signals, storm: bool) -> bool:
+        """Whether there was somebody to kill. In a storm the next kill does not wait for the recovery from this one."""
         active = self._runner._seats.active  # bench only: which process answers
         mine = active is not None and any(w.pid == pid for w in active.workers)
         standby = any(r.state == "standby" for r in self._runner.status().rungs)
@@ -111,12 +119,14 @@ class Run:
         try:
             os.kill(pid, how)
         except ProcessLookupError:
-            return
+            return False
+        self.signals[how.name] += 1
         if not mine or active is None:
-            return
+            return True
         self._killed = (began, active.rung.name) if standby and how == signal.SIGKILL else None
-        if how != signal.SIGSTOP:
-            await self._recovered(active.rung.name, began)
+        if not storm:
+            await self._recovered(self._runner._seats.wanted, began)
+        return True
 
     async def _recovered(self, rung: str, began: float) -> None:
         while time.perf_counter() - began < 15:
@@ -194,7 +204,7 @@ async def measure(kills: int, seed: int, report: bool) -> dict[str, object]:
     failover, recovery = percentile(run.failovers_s, 0.95), percentile(run.recoveries_s, 0.95)
     refused = sum(run.outcomes.values()) - run.outcomes["answered"] - run.outcomes["unanswered"]
     return {
-        "kills": kills,
+        "kills": sum(run.signals.values()),
         "unanswered": unanswered,
         "leaked_fds": leaked_fds,
         "leaked_processes": leaked_processes,
@@ -202,9 +212,12 @@ async def measure(kills: int, seed: int, report: bool) -> dict[str, object]:
         "rss_slope_kb_per_kill": round(slope(run.resident_kb), 3),
         "failover_ms": None if failover is None else round(failover * 1e3, 1),
         "failovers": len(run.failovers_s),
+        "recoveries": len(run.recoveries_s),
         "recovery_p95_s": None if recovery is None else round(recovery, 3),
         "answered": run.outcomes["answered"],
         "refused": refused,
+        "refusals": {k: v for k, v in run.outcomes.items() if k not in ("answered", "unanswered")},
+        "signals": dict(run.signals),
         "restarts": dict(runner.totals().worker_restarts),
     }
 

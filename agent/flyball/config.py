@@ -228,7 +228,9 @@ class Cascade(msgspec.Struct, frozen=True, kw_only=True):
     measure: Literal["max-softmax", "margin", "entropy"] = "max-softmax"
     threshold: Annotated[float, Meta(ge=0, le=1)]
     budget: Annotated[float, Meta(ge=0.01, le=1)] = 1.0  # the share that may go on, of the last 1,000
-    complexity_bits: Annotated[float, Meta(ge=0, le=8)] | None = None  # pictures of more entropy begin at `then`
+    # Pictures of more begin at `then`: of raw ones the entropy in bits, of encoded ones the file's bits per pixel.
+    complexity_bits: Annotated[float, Meta(ge=0, le=8)] | None = None
+    complexity_file_bits: Annotated[float, Meta(ge=0, le=32)] | None = None
 
     def __post_init__(self) -> None:
         if self.first == self.then:

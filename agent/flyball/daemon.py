@@ -58,6 +58,7 @@ from flyball.uplink.uplink import Uplink
 log = logging.getLogger("flyball.daemon")
 
 _BODIES_BYTES = 64 << 20  # all request bodies that are held at once
+_TEND_S = 1.0  # between two looks at the workers' memory and signs of life, at most
 _GOVERNOR = "governor"
 
 
@@ -131,6 +132,7 @@ class Daemon:
     async def _serve(self) -> None:
         self._heartbeats.register(_GOVERNOR, max(30.0, 10 * self._config.governor.period_s))
         jobs = [
+            asyncio.create_task(self._tend(), name="tend"),
             asyncio.create_task(self._governor.run(self._every_period), name=_GOVERNOR),
             asyncio.create_task(Watchdog(self._notifier, self._heartbeats).run(), name="watchdog"),
             asyncio.create_task(self._begin(), name="begin"),
@@ -162,10 +164,19 @@ class Daemon:
         self._notifier.ready(f"serving {names}")
         log.info("flyball %s is ready: %s, control socket %s", __version__, names, self._socket_path)
 
+    async def _tend(self) -> None:
+        """Looks after the workers where the governor looks too rarely for that."""
+        while True:
+            rarely = self._config.governor.period_s > _TEND_S  # a reload may change that
+            await asyncio.sleep(_TEND_S if rarely else 60.0)
+            if rarely:
+                self._catalog.tend()
+
     def _every_period(self) -> None:
         """Rides on the governor's wake-up instead of having one of its own."""
         self._heartbeats.beat(_GOVERNOR)
-        self._catalog.tend()
+        if self._config.governor.period_s <= _TEND_S:
+            self._catalog.tend()
         self._alarms.look(self._sampler.latest())
         busy: dict[tuple[str, str], float] = {}
         answers: dict[tuple[str, str], int] = {}

@@ -592,8 +592,8 @@ async def test_a_bug_is_not_taken_for_a_failed_rung() -> None:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("start_above", [None, Complexity("entropy-bits", 2.0)])
-async def test_a_cheap_rung_that_fails_is_the_callers_to_see(start_above: Complexity | None) -> None:
+@pytest.mark.parametrize("start_above", [(), (Complexity("entropy-bits", 2.0),)])
+async def test_a_cheap_rung_that_fails_is_the_callers_to_see(start_above: tuple[Complexity, ...]) -> None:
     """A broken picture fails on both rungs: no failure of the strong one."""
     rungs = Rungs()
     rungs.failing = {"small": RequestError("no image"), "large": RequestError("no image")}
@@ -627,7 +627,7 @@ async def test_sure_answers_make_room_in_the_budget() -> None:
 @pytest.mark.anyio
 async def test_complex_pictures_start_at_the_strong_rung() -> None:
     rungs = Rungs(SURE)
-    cascade = rungs.cascade(msgspec.structs.replace(PLAN, start_above=Complexity("entropy-bits", 7.0)))
+    cascade = rungs.cascade(msgspec.structs.replace(PLAN, start_above=(Complexity("entropy-bits", 7.0),)))
     answer = await cascade.answer(BUSY, rungs.infer)
     assert answer.rung == "large"
     assert (await cascade.answer(PICTURE, rungs.infer)).rung == "small"
@@ -644,14 +644,27 @@ async def test_complex_pictures_start_at_the_strong_rung() -> None:
 )
 async def test_what_does_not_start_at_the_strong_rung(start_above: Complexity | None) -> None:
     rungs = Rungs(SURE)
-    cascade = rungs.cascade(msgspec.structs.replace(PLAN, start_above=start_above))
+    cascade = rungs.cascade(msgspec.structs.replace(PLAN, start_above=() if start_above is None else (start_above,)))
     assert (await cascade.answer(BUSY, rungs.infer)).rung == "small"
+
+
+@pytest.mark.anyio
+async def test_each_kind_of_picture_has_its_own_limit() -> None:
+    rungs = Rungs(SURE)
+    limits = (Complexity("entropy-bits", 8.0), Complexity("file-bits-per-pixel", 0.1))
+    cascade = rungs.cascade(msgspec.structs.replace(PLAN, start_above=limits))
+    out = io.BytesIO()
+    Image.effect_noise((64, 64), 80).convert("RGB").save(out, "PNG")
+    data = struct.pack("<I", out.tell()) + out.getvalue()
+    encoded = InferRequest(inputs=(Tensor("image", "BYTES", (1,), data),))
+    assert (await cascade.answer(BUSY, rungs.infer)).rung == "small", "raw, and its entropy is below 8 bits"
+    assert (await cascade.answer(encoded, rungs.infer)).rung == "large"
 
 
 @pytest.mark.anyio
 async def test_starting_strong_needs_budget_and_time() -> None:
     rungs = Rungs(SURE)
-    plan = msgspec.structs.replace(PLAN, start_above=Complexity("entropy-bits", 7.0), share=0.25, window=4)
+    plan = msgspec.structs.replace(PLAN, start_above=(Complexity("entropy-bits", 7.0),), share=0.25, window=4)
     cascade = rungs.cascade(plan)
     hurried = InferRequest(inputs=BUSY.inputs, timeout_s=0.1)
     got = [(await cascade.answer(request, rungs.infer)).rung for request in (hurried, *[BUSY] * 6)]
@@ -666,7 +679,7 @@ async def test_starting_strong_needs_budget_and_time() -> None:
 async def test_a_start_at_the_strong_rung_that_fails_is_answered_by_the_cheap_one() -> None:
     rungs = Rungs()
     rungs.failing["large"] = WorkerError("died")
-    cascade = rungs.cascade(msgspec.structs.replace(PLAN, start_above=Complexity("entropy-bits", 7.0)))
+    cascade = rungs.cascade(msgspec.structs.replace(PLAN, start_above=(Complexity("entropy-bits", 7.0),)))
     answer = await cascade.answer(InferRequest(inputs=BUSY.inputs, timeout_s=1.0), rungs.infer)
     assert (answer.rung, rungs.rungs_asked()) == ("small", ["large", "small"])
     assert answer.timing.total_s == pytest.approx(0.22)
@@ -698,5 +711,5 @@ def test_plans_that_cannot_work(change: dict[str, object], message: str) -> None
 def test_plans_at_the_edge() -> None:
     assert msgspec.structs.replace(PLAN, share=0.01, window=100).window == 100
     assert msgspec.structs.replace(PLAN, share=0.0, window=1).share == 0.0
-    toml = {"first": "a", "then": "b", "threshold": 0.5, "share": 0.1, "start_above": ["entropy-bits", 7.0]}
-    assert msgspec.convert(toml, Plan).start_above == Complexity("entropy-bits", 7.0)
+    toml = {"first": "a", "then": "b", "threshold": 0.5, "share": 0.1, "start_above": [["entropy-bits", 7.0]]}
+    assert msgspec.convert(toml, Plan).start_above == (Complexity("entropy-bits", 7.0),)

@@ -61,7 +61,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     threshold: float
     share: float
     window: int = 1000
-    start_above: Complexity | None = None
+    start_above: tuple[Complexity, ...] = ()
 
     def __post_init__(self) -> None:
         if not (self.first and self.then) or self.first == self.then:
@@ -152,10 +152,10 @@ class Cascade:
     def _starts_strong(self, request: InferRequest, deadline_s: float) -> bool:
         """And counts it when it does; otherwise the request is counted when its cheap answer is judged."""
         above = self._plan.start_above
-        if above is None or not self._budget.room() or not self._fits(deadline_s):
+        if not above or not self._budget.room() or not self._fits(deadline_s):
             return False
         seen = next((complexity(tensor) for tensor in request.inputs if tensor.name == "image"), None)
-        if seen is None or seen.unit != above.unit or seen.value <= above.value:
+        if seen is None or not any(seen.unit == limit.unit and seen.value > limit.value for limit in above):
             return False
         self._counts["started_strong"] += 1
         self._budget.count(True)

@@ -25,6 +25,7 @@ from flyball.ladder.manifest import LadderFolder, Rung
 log = logging.getLogger(__name__)
 
 _LOOK_AGAIN_S = 0.05
+_HOPES = 2  # such tries after which requests still wait for the next
 _SHORTEST_S = 0.01  # so that a loop of failures is never a busy one
 
 
@@ -39,6 +40,7 @@ class Recovery:
         self._tasks: set[asyncio.Task[None]] = set()
         self._keeper: asyncio.Task[None] | None = None
         self._lost = asyncio.Event()
+        self._in_vain = 0  # tries in a row in which no rung opened
         self._patience_s = config.restart_backoff_max_s
         self._backoff = Backoff(config.restart_backoff_s, config.restart_backoff_max_s, clock)
         seats.on_exit = self._on_exit
@@ -72,6 +74,8 @@ class Recovery:
         if nearest is not None:
             seats.seat(nearest)
         self._lost.set()
+        if opened.rung.name != seats.wanted:  # it stood in for the wanted one: it will have to again
+            self._spawn(self._restore(opened.rung))
         if self._keeper is None or self._keeper.done():
             self._keeper = self._spawn(self._keep())
 
@@ -132,8 +136,12 @@ class Recovery:
             await seats.open_one_of(ready)
         except UnavailableError as error:
             resting = [f"{name}: {self._book.why_not(name)}" for name in order if name not in ready]
-            seats.error = "; ".join([*resting, seats.error]) if resting else seats.error
-            log.error("%s; %s", error, "; ".join(resting))
+            log.error("%s", "; ".join([str(error), *resting]))
+            self._in_vain += 1
+            # At first requests wait, as far as their limits go; once there is little hope they are told at once.
+            seats.error = "; ".join([*resting, seats.error]) if self._in_vain > _HOPES else ""
+        else:
+            self._in_vain = 0
 
     async def _return_to_wanted(self) -> None:
         seats, name = self._seats, self._seats.wanted

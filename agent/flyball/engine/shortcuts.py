@@ -98,14 +98,18 @@ class Shortcuts:
         if why:
             log.error("[ladder.%s.cascade] is left aside: %s", folder.name, why)
             return
-        bits = wanted.complexity_bits
+        above = []
+        if wanted.complexity_bits is not None:
+            above.append(Complexity("entropy-bits", wanted.complexity_bits))
+        if wanted.complexity_file_bits is not None:
+            above.append(Complexity("file-bits-per-pixel", wanted.complexity_file_bits))
         plan = Plan(
             first=wanted.first,
             then=wanted.then,
             measure=wanted.measure,
             threshold=wanted.threshold,
             share=wanted.budget,
-            start_above=None if bits is None else Complexity("entropy-bits", bits),
+            start_above=tuple(above),
         )
         self._first = wanted.first
         self._cascade = Cascade(plan, len(folder.labels), self._predicted_s, self._clock, self._limit_s)

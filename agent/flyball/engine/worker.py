@@ -184,9 +184,16 @@ def sample(outputs: Outputs) -> List[List[float]]:
 
 
 def _settle(settle: Message) -> None:
-    """Where and how urgently this process runs. Raises OSError."""
+    """Where and how urgently this process runs. Raises BackendError, OSError."""
     if settle.get("cpus"):
-        os.sched_setaffinity(0, settle["cpus"])
+        try:
+            os.sched_setaffinity(0, settle["cpus"])
+        except OSError as error:
+            raise BackendError(
+                "engine.worker_cpus: {} cannot be used here ({}); this process may use {}".format(
+                    settle["cpus"], error.strerror, sorted(os.sched_getaffinity(0))
+                )
+            ) from error
     if settle.get("nice"):
         os.nice(settle["nice"])
 
