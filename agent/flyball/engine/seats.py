@@ -18,7 +18,8 @@ from flyball.clock import Clock
 from flyball.config import Engine
 from flyball.engine.book import RungBook
 from flyball.engine.memory import available_bytes
-from flyball.engine.opened import OpenedRung, open_rung
+from flyball.engine.opened import OpenedRung
+from flyball.engine.opening import open_rung
 from flyball.engine.process import Worker
 from flyball.engine.share import Shares
 from flyball.engine.slots import SlotPool

@@ -9,7 +9,7 @@ import msgspec
 
 from flyball.config import Engine
 from flyball.engine.canary import Sample
-from flyball.engine.opened import open_rung
+from flyball.engine.opening import open_rung
 from flyball.engine.process import Opening, Worker
 from flyball.engine.slots import SlotPool
 from flyball.errors import FlyballError
