@@ -47,3 +47,10 @@ def test_every_sensor_is_on_the_page(tmp_path: Path) -> None:
     table = PAGE.read_text().partition("## ")[0]
     roots = Roots(sys=tmp_path, proc=tmp_path, dev=tmp_path)
     assert [name for name in (s.name for s in discover(roots, Sensing())) if f"| `{name}` |" not in table] == []
+
+
+def test_the_page_s_own_measurement_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = [b for b in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL) if "PowerMonitor" in b]
+    exec(compile(block, str(PAGE), "exec"), {})
+    said = capsys.readouterr().out
+    assert said.strip(), "it prints what it found, or why it found nothing"
