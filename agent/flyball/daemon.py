@@ -183,14 +183,16 @@ class Daemon:
         counted: dict[tuple[str, str, str], tuple[float, int]] = {}
         for runner in self._catalog.ladders():
             totals = runner.totals()
-            for name, count in totals.answers_by_rung.items():
+            for name, busy_s in totals.busy_s_by_rung.items():
                 key = (runner.name, runner.version, name)
-                counted[key] = (totals.busy_s_by_rung[name], count)
+                count = totals.answers_by_rung.get(name, 0)
+                counted[key] = (busy_s, count)
                 before_s, before = self._counted.get(key, (0.0, 0))
                 busy[runner.name, name] = counted[key][0] - before_s
                 answers[runner.name, name] = count - before
         self._counted = counted
-        self._meter.account(self._clock.monotonic_s(), busy, answers)
+        at_rest = not any(runner.opening() for runner in self._catalog.ladders())
+        self._meter.account(self._clock.monotonic_s(), busy, answers, at_rest)
 
     # ------------------------------------------------------------------------------------------------ listeners
 

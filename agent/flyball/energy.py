@@ -25,17 +25,20 @@ from flyball.clock import SystemClock
 from flyball.config import Sensing
 from flyball.events import Events
 from flyball.ports import Reading
-from flyball.sensing.contract import Roots, Sensor, SensorFailed, Unavailable
+from flyball.sensing.contract import Roots, Sensor
 from flyball.sensing.discovery import discover
 from flyball.sensing.integral import COVERAGE_MIN, PowerIntegral, max_gap_s
+from flyball.sensing.probe import probe
 from flyball.sensing.sampler import Sampler
 from flyball.sensing.total import explain_no_total, total_power
 
 PERIOD_S = 0.1
 _FIRST_S = 3.0  # how long the first power figure may take; some need two reads
-_TAKE_IN_S = 0.5
+_TAKE_IN_S = 0.1
 _BLOCKS = 10
-_T95 = 2.262  # Student's t, two-sided 95 %, 9 degrees of freedom: the means of 10 blocks
+_FEWEST_BLOCKS = 3
+# Student's t, two-sided 95 %, by degrees of freedom (one less than there are blocks).
+_T95 = {2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 _KEPT_BLOCKS = 4096
 _FEWEST = 3  # readings within the stretch
 
@@ -81,8 +84,12 @@ class PowerMonitor:
         if self._sampler is not None:
             raise RuntimeError("a PowerMonitor measures once: make another one")
         sensors = power_sensors(discover(self._roots, self._settings), self._clock)
+        settings = self._settings
         window_s = max(60.0, 20 * self._period_s)
-        self._sampler = Sampler(sensors, self._period_s, window_s, self._clock, Events(), total=self._settings.total)
+        slower = {name: max(period_s, self._period_s) for name, period_s in settings.periods.items()}
+        self._sampler = Sampler(
+            sensors, self._period_s, window_s, self._clock, Events(), periods=slower, total=settings.total
+        )
         self._sampler.start()
         self._total = self._first_total(self._sampler)
         if self._total is None:
@@ -143,11 +150,15 @@ class PowerMonitor:
             )
         mean_w = joules / covered_s
         spread = spread_of(self._blocks, mean_w)
+        uncertainty = None
+        if self._uncertainty is not None and spread is not None:
+            # What was taken while nothing was read is not known: it is as likely nothing as twice the mean.
+            uncertainty = math.hypot(self._uncertainty, spread, 1 - coverage)
         return Report(
             seconds=seconds,
             energy_j=mean_w * seconds,
             mean_w=mean_w,
-            uncertainty=None if self._uncertainty is None else math.hypot(self._uncertainty, spread),
+            uncertainty=uncertainty,
             coverage=coverage,
             samples=self._samples,
             scope=scope,
@@ -198,21 +209,10 @@ class PowerMonitor:
 
 
 def power_sensors(sensors: Sequence[Sensor], clock: SystemClock) -> list[Sensor]:
-    """Those that give power, or that fail where they might: asked twice, since a difference needs two reads."""
-    kept = []
-    for sensor in sensors:
-        for _ in range(2):
-            try:
-                readings: Sequence[Reading] = tuple(sensor.read(clock.monotonic_s()))
-            except Unavailable:
-                break
-            except SensorFailed as error:
-                readings = error.readings
-            if any(reading.quantity == "power" for reading in readings):
-                kept.append(sensor)
-                break
-            time.sleep(0.02)
-    return kept
+    """Those that give power."""
+    readings, _ = probe(sensors, clock)
+    found = {reading.sensor for reading in readings if reading.quantity == "power"}
+    return [sensor for sensor in sensors if sensor.name in found]
 
 
 def merged(blocks: Sequence[tuple[float, float]], count: int) -> list[tuple[float, float]]:
@@ -222,13 +222,16 @@ def merged(blocks: Sequence[tuple[float, float]], count: int) -> list[tuple[floa
     return [(math.fsum(j for j, _ in part), math.fsum(s for _, s in part)) for part in parts]
 
 
-def spread_of(blocks: Sequence[tuple[float, float]], mean_w: float) -> float:
-    """Half of the relative 95 % interval of the mean power, from the means of ten blocks: neighbouring samples resemble
-    each other, so that they do not count one by one."""
-    means = [joules / covered_s for joules, covered_s in merged(blocks, _BLOCKS) if covered_s > 0]
-    if len(means) < 2 or mean_w <= 0:
-        return 0.0
-    return _T95 * statistics.stdev(means) / math.sqrt(len(means)) / mean_w
+def spread_of(blocks: Sequence[tuple[float, float]], mean_w: float) -> float | None:
+    """Half of the relative 95 % interval of the mean power, from the means of up to ten blocks: neighbouring samples
+    resemble each other, so that they do not count one by one. None from fewer than three: they tell no spread."""
+    full = [(j, s) for j, s in blocks if s > 0]
+    if len(full) > 1 and full[-1][1] < statistics.median(s for _, s in full) / 2:  # the rest at the end
+        full[-2:] = [(full[-2][0] + full[-1][0], full[-2][1] + full[-1][1])]
+    means = [joules / covered_s for joules, covered_s in merged(full, _BLOCKS)] if full else []
+    if len(means) < _FEWEST_BLOCKS or mean_w <= 0:
+        return None
+    return _T95[len(means) - 1] * statistics.stdev(means) / math.sqrt(len(means)) / mean_w
 
 
 def _all_read(sampler: Sampler) -> bool:

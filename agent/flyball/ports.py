@@ -105,7 +105,7 @@ class LadderTotals(msgspec.Struct, frozen=True, kw_only=True):
     run_ns: int
     post_ns: int
     answers_by_rung: Mapping[str, int]  # inferences: none for an answer from the cache, two for an escalated request
-    busy_s_by_rung: Mapping[str, float] = {}  # pre + run + post of these
+    busy_s_by_rung: Mapping[str, float] = {}  # time in which it had at least one under way, finished or not
     switches: Mapping[str, int]  # "from>to:reason-code" -> count
     worker_restarts: Mapping[str, int]  # by cause
     latency_buckets: Mapping[float, int]  # upper bound in seconds -> count (cumulative), as Prometheus has them

@@ -44,17 +44,20 @@ class UsbWattMeter:
         self._path = Path(os.environ.get(VARIABLE) or roots.dev / "ttyUSB0")
         self._port: int | None = None
         self._rest = b""
-        self._newest: tuple[float, float] | None = None  # when it was read, watts
+        self._synced = False
+        self._heard_s = float("-inf")
 
     def read(self, now_s: float) -> Sequence[Reading]:
         gathering = Gathering(self.name, now_s)
         with gathering.attempt(str(self._path)):
             *lines, self._rest = (self._rest + self._waiting())[-8 * _LONGEST :].split(b"\n")
-            if lines:  # the first after opening may be the end of one
-                self._newest = (now_s, parse(lines[-1]))
-            if self._newest is None or now_s - self._newest[0] > FRESH_S:
+            if lines and not self._synced:  # what came first after opening may be the end of a line
+                self._synced, lines = True, lines[1:]
+            if lines:
+                self._heard_s = now_s
+                gathering.add("power", "supply", parse(lines[-1]), "wall", uncertainty=0.02)
+            elif now_s - self._heard_s > FRESH_S:
                 raise SensorFailed(f"{self._path}: the meter has said nothing for {FRESH_S:g} s")
-            gathering.add("power", "supply", self._newest[1], "wall", uncertainty=0.02)
         return gathering.result()
 
     def _waiting(self) -> bytes:
@@ -65,6 +68,7 @@ class UsbWattMeter:
             except FileNotFoundError:
                 raise Unavailable(f"{self._path}: no meter is attached") from None
             _make_raw(self._port)
+            self._synced, self._rest = False, b""
         data = b""
         try:
             while chunk := os.read(self._port, 4096):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import random
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import flyball.energy
@@ -136,7 +138,7 @@ def test_asking_before_the_end_is_told(supply: Supply) -> None:
 
 def test_only_sensors_with_power_are_read() -> None:
     class Other:
-        def __init__(self, name: str, error: Exception | None = None) -> None:
+        def __init__(self, name: str, error: BaseException | None = None) -> None:
             self.name, self.error = name, error
 
         def read(self, now_s: float) -> Sequence[Reading]:
@@ -144,9 +146,23 @@ def test_only_sensors_with_power_are_read() -> None:
                 raise self.error
             return ()
 
-    failing = SensorFailed("one rail of two", Supply().read(1.0))
-    sensors: list[Sensor] = [Supply(), Other("cpu"), Other("none", Unavailable("x")), Other("rail", failing)]
-    assert [s.name for s in power_sensors(sensors, flyball.energy.SystemClock())] == ["supply", "rail"]
+    class Partly(Supply):
+        name = "partly"
+
+        def read(self, now_s: float) -> Sequence[Reading]:
+            raise SensorFailed("one rail of two", [msgspec.structs.replace(super().read(now_s)[0], name="rail")])
+
+    class Hanging(Supply):
+        name = "hanging"
+
+    hanging = Hanging()
+    hanging.hang.set()
+    odd = [Other("zero", ZeroDivisionError()), Other("exit", SystemExit(3)), Other("none", Unavailable("x"))]
+    sensors: list[Sensor] = [Supply(), Other("cpu"), hanging, *odd, Partly()]
+    begun_s = time.monotonic()
+    assert [s.name for s in power_sensors(sensors, flyball.energy.SystemClock())] == ["supply", "partly"]
+    assert time.monotonic() - begun_s < 5
+    hanging.hang.clear()
 
 
 def test_blocks_are_merged_without_losing_a_joule() -> None:
@@ -155,4 +171,18 @@ def test_blocks_are_merged_without_losing_a_joule() -> None:
     assert len(few) <= 10
     assert sum(j for j, _ in few) == sum(j for j, _ in blocks)
     assert spread_of([(4.0, 1.0)] * 50, 4.0) == 0.0
-    assert spread_of([(4.0, 1.0)], 4.0) == 0.0
+    assert spread_of([(4.0, 1.0)], 4.0) is None, "one block tells no spread"
+    assert spread_of([(4.0, 1.0), (5.0, 1.0)], 4.5) is None
+
+
+def test_the_interval_holds_the_true_mean_as_often_as_it_says() -> None:
+    chance = random.Random(3)
+    for count in (3, 5, 10, 40):
+        held = 0
+        for _ in range(2000):
+            blocks = [(chance.gauss(10.0, 2.0), 1.0) for _ in range(count)]
+            mean_w = sum(j for j, _ in blocks) / count
+            spread = spread_of(blocks, mean_w)
+            assert spread is not None
+            held += abs(mean_w - 10.0) <= spread * mean_w
+        assert 0.92 < held / 2000 < 0.98, count

@@ -53,7 +53,11 @@ def test_a_program_that_does_not_start(command: str, code: int) -> None:
 def test_a_program_ended_by_a_signal_and_one_that_is_passed_on() -> None:
     assert energy("--", "sh", "-c", "kill -9 $$").returncode == 128 + 9
     process = subprocess.Popen([FLYBALL, "energy", "--", "sleep", "30"], stderr=subprocess.PIPE, text=True)
-    time.sleep(1.5)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    end_s = time.monotonic() + 20
+    while not any(Path(f"/proc/{pid}/comm").read_text() == "sleep\n" for pid in children.read_text().split()):
+        assert time.monotonic() < end_s, "the program was not started"
+        time.sleep(0.05)
     os.kill(process.pid, signal.SIGTERM)
     process.communicate(timeout=20)
     assert process.returncode == 128 + 15
@@ -63,3 +67,16 @@ def test_without_a_command_it_says_what_it_wants() -> None:
     done = energy()
     assert done.returncode == 2
     assert "Missing argument" in done.stderr
+
+
+def test_a_report_that_cannot_be_written_changes_nothing_else(tmp_path: Path) -> None:
+    done = energy("--json", tmp_path / "no/folder.json", "--", "sh", "-c", "sleep 0.5; exit 3")
+    assert done.returncode == 3
+    assert "not written: No such file or directory" in done.stderr
+    assert " W on average" in done.stderr or "no energy figure" in done.stderr
+
+
+def test_a_program_that_exits_like_one_that_was_not_found_is_reported_nonetheless() -> None:
+    done = energy("--", "sh", "-c", "sleep 0.6; exit 127")
+    assert done.returncode == 127
+    assert " W on average" in done.stderr or "no energy figure" in done.stderr

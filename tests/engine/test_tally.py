@@ -30,7 +30,7 @@ def test_totals_add_up() -> None:
         tally.answered(timing(total_s))
     tally.failed("BACKEND")
     tally.switched("a", "b", "latency")
-    totals = tally.totals()
+    totals = tally.totals(1.0)
     assert totals.success == 4
     assert totals.failure == {"BACKEND": 1}
     assert totals.switches == {"a>b:latency": 1}
@@ -51,3 +51,16 @@ def test_percentiles_are_nearest_rank(values: list[float], q: float) -> None:
 
 def test_the_percentile_of_nothing_is_none() -> None:
     assert percentile([], 0.5) is None
+
+
+def test_a_rung_is_busy_from_the_beginning_of_an_inference_and_once_for_those_that_overlap() -> None:
+    tally = Tally()
+    tally.begun("a", 10.0)
+    assert tally.totals(13.0).busy_s_by_rung == {"a": 3.0}
+    tally.begun("a", 14.0)
+    tally.ended("a", 15.0)
+    tally.ended("a", 16.0)
+    tally.begun("b", 16.0)
+    tally.ended("b", 16.5)
+    assert tally.totals(99.0).busy_s_by_rung == {"a": 6.0, "b": 0.5}
+    assert tally.totals(99.0).executions == 3

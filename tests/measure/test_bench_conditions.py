@@ -208,3 +208,17 @@ def test_nothing_known_is_not_nothing_wrong() -> None:
 def test_a_flag_in_the_last_sample_alone_was_up() -> None:
     assert flagged_s([(1.0, 0.0), (2.0, 1.0)], 2.0) == 0.0
     assert flagged_s([(1.0, 0.0), (2.0, 0.0)], 2.0) is None
+
+
+def test_what_happened_since_boot_is_not_of_the_run_and_over_current_is() -> None:
+    steady = [(float(t), 1.0) for t in range(30)]
+    series: dict[tuple[Quantity, str], list[tuple[float, float]]] = {
+        ("throttled", "throttled_since_boot"): steady,
+        ("throttled", "throttled"): [(t, 0.0) for t, _ in steady],
+        ("cooling", "pwm-fan"): steady,
+    }
+    quiet = disturbance(Sampled(series), Sampled(series).latest(), 5.0, 25.0)
+    assert (quiet.reasons, quiet.throttled_s) == ((), 0.0)
+    series |= {("over_current", "oc3"): [(t, 500.0) for t, _ in steady], ("cooling", "thermal-cpufreq-0"): steady}
+    reasons = disturbance(Sampled(series), Sampled(series).latest(), 5.0, 25.0).reasons
+    assert reasons == ("over_current (oc3) reached 500 1/s", "cooling (thermal-cpufreq-0) reached 1 ratio")

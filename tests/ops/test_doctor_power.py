@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from doctor_machine import PI_4, PI_5, SERVICE, Looker, status
 
@@ -131,10 +133,10 @@ class Scripted:
         self.answers = list(answers)
 
     def read(self, now_s: float) -> Sequence[Reading]:
-        answer = self.answers.pop(0)
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
             raise answer
-        return list(answer)
+        return [msgspec.structs.replace(reading, t_s=now_s) for reading in answer]
 
 
 def power(scope: Any, name: str = "VDD_IN") -> Reading:
@@ -156,7 +158,21 @@ def test_whether_anything_measures_power(look: Looker, answers: tuple[Any, ...],
     sensor = Scripted(*answers)
     finding = look("power-sensor", sensors=lambda roots, settings: [sensor])
     assert (finding.severity, told in finding.found) == (severity, True), finding
-    assert sensor.answers == []
+    assert len(sensor.answers) == 1, "the last answer is for good"
+
+
+def test_a_sensor_that_hangs_holds_nobody_up(look: Looker) -> None:
+    class Hanging:
+        name = "hanging"
+
+        def read(self, now_s: float) -> Sequence[Reading]:
+            time.sleep(30)
+            return ()
+
+    begun_s = time.monotonic()
+    finding = look("power-sensor", sensors=lambda roots, settings: [Hanging()])
+    assert (finding.severity, "hanging" in finding.found) == ("unknown", True)
+    assert time.monotonic() - begun_s < 10
 
 
 def zone(temp: int | str, *trips: tuple[str, int], number: int = 0) -> str:

@@ -292,3 +292,26 @@ def test_a_gap_leaves_out_its_energy_and_its_time() -> None:
     joules, covered_s = integral.between(0.0, 9.9)
     assert covered_s == pytest.approx(9.9 - 2.1)
     assert joules / covered_s == pytest.approx(7.0)
+
+
+def test_time_in_which_a_rung_is_opened_is_no_idling() -> None:
+    source = Source(lambda t: 9.0 if t < 20 else 3.0)
+    meter = EnergyMeter(source)
+    for t in range(40):
+        source.sample(float(t))
+        meter.account(float(t), {}, {}, at_rest=t > 21)
+    assert meter.idle_w() == pytest.approx(3.0)
+
+
+def test_an_inference_longer_than_a_period_pays_for_all_of_it() -> None:
+    """Busy from its beginning on, answered once: 3.5 s at 10 W, then 1.5 s of rest at 3 W."""
+    source = Source(lambda t: 10.0 if t % 5 < 3.5 else 3.0)
+    meter = EnergyMeter(source)
+    for tenth in range(2000):
+        t = tenth / 10
+        source.sample(t)
+        if tenth % 10 == 0 and t > 0:
+            began, ended = (t - 1) % 5, (t - 1) % 5 + 1
+            meter.account(t, {BIG: max(0.0, min(3.5, ended) - began)}, {BIG: int(began < 3.5 <= ended)})
+    assert meter.joules_per_inference(*BIG) == pytest.approx(36.5, rel=0.1)
+    assert meter.idle_w() == pytest.approx(3.0, abs=0.4)  # the edge lies between two samples

@@ -451,3 +451,19 @@ def test_the_whole_sampler_costs_far_less_than_half_a_percent_of_a_core() -> Non
             except (Unavailable, SensorFailed):
                 continue
     assert (cpu_s() - before_s) / 200 < 0.005
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), asyncio.CancelledError(), GeneratorExit()])
+def test_whatever_a_plug_in_raises_its_thread_goes_on(error: BaseException, rig: Callable[..., Rig]) -> None:
+    raised = []
+
+    def answer(now_s: float) -> list[object]:
+        if not raised:
+            raised.append(error)
+            raise error
+        return [reading(t_s=now_s)]
+
+    sensor = ToldSensor(answer)
+    the = rig(sensor)
+    sensor.wait_for_reads(5)
+    until(lambda: the.health("told").state == "ok", "the next read")

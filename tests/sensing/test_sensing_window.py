@@ -2,6 +2,7 @@
 
 import math
 
+import msgspec
 import pytest
 from fake_sensors import reading
 from hypothesis import given
@@ -106,3 +107,19 @@ def test_a_sensor_with_a_period_of_its_own_has_room_for_its_window() -> None:
     for t in range(1, 400):
         windows.add("quick", [reading(t_s=t / 10, sensor="quick")], t / 10)
     assert len(windows.samples("temperature", "x", 0)) == 102
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"value": -50.0}, "expected 0 to 100000 W, found -50 W"),
+        ({"value": 1e300}, "expected 0 to 100000 W"),
+        ({"unit": "mW"}, "expected W, found 'mW'"),
+        ({"scope": "galaxy"}, "expected a scope of"),
+    ],
+)
+def test_power_that_cannot_be_becomes_nobodys_total(change: dict[str, object], problem: str) -> None:
+    power = msgspec.structs.replace(reading(9.0, t_s=1.0, quantity="power", scope="wall"), **change)
+    taken, problems = Windows(window_s=10, period_s=1).add("told", [power], 1.0)
+    assert taken == 0
+    assert problem in problems[0]

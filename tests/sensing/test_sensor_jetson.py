@@ -126,3 +126,29 @@ def test_the_rails_are_read_once_per_reading(tmp_path: Path) -> None:
     readings: list[Reading] = list(sensor.read(2.0))
     assert len(readings) == 4
     assert sorted(asked) == sorted(f"{kind}{n}_input" for kind in ("in", "curr") for n in (1, 2, 3))
+
+
+def test_an_unlabelled_monitor_is_no_total_but_on_a_thor(tmp_path: Path) -> None:
+    """A camera's, say: its third of a watt must not stand for the module."""
+    put_hwmon(tmp_path, 1, {"name": "ina238", "power1_input": 350_000}, "i2c-9/9-0044")
+    readings = jetson(tmp_path, "tegra210").read(1.0)
+    assert watts(readings) == {"ina238@hwmon1": 0.35}
+    assert total_power(readings) is None
+    total = total_power(jetson(tmp_path, "tegra264").read(1.0))
+    assert total is not None
+    assert (total.name, total.scope) == ("VIN", "module")
+
+
+def test_a_sum_is_as_uncertain_as_its_rails_together(tmp_path: Path) -> None:
+    put_rails(tmp_path, ORIN, shunt1_resistor=2000, shunt2_resistor=2000, shunt3_resistor=2000)
+    readings = jetson(tmp_path).read(1.0)
+    rails = [r for r in readings if r.scope == "rail"]
+    (total,) = [r for r in readings if r.scope == "module"]
+    assert total.uncertainty == pytest.approx(sum(r.value * (r.uncertainty or 0) for r in rails) / total.value)
+
+
+@pytest.mark.parametrize("clock", ["0", "-5", "999999999999999"])
+def test_a_memory_clock_that_cannot_be_is_refused(clock: str, tmp_path: Path) -> None:
+    put(tmp_path / "sys/kernel/debug/bpmp/debug/clk/emc/rate", clock)
+    with pytest.raises(SensorFailed, match="more than 0"):
+        jetson(tmp_path).read(1.0)

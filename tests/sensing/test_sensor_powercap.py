@@ -183,3 +183,16 @@ def test_every_plausible_power_is_found_wherever_the_counter_stands(start: int, 
     counter.power_w(50.0, start, RANGE_UJ)
     power = counter.power_w(50.0 + step_s, (start + spent_uj) % RANGE_UJ, RANGE_UJ)
     assert power == pytest.approx(spent_uj / 1e6 / step_s, rel=1e-6)
+
+
+def test_a_counter_read_too_rarely_says_so_and_one_that_stands_still_does_not(tmp_path: Path) -> None:
+    for zone, name in (("intel-rapl:0", "package-0"), ("intel-rapl:1", "not-wired")):
+        put_zone(tmp_path, zone, name, 1_000_000, 65_532_610_987)
+    rapl = sensor(tmp_path)
+    rapl.read(0.0)
+    put_zone(tmp_path, "intel-rapl:0", "package-0", 200_000_000, 65_532_610_987)
+    with pytest.raises(SensorFailed, match=r"the last read was 50 s ago.*sensing.periods") as caught:
+        rapl.read(50.0)
+    assert "not-wired" not in caught.value.reason
+    put_zone(tmp_path, "intel-rapl:0", "package-0", 210_000_000, 65_532_610_987)
+    assert found(rapl.read(51.0)) == {"package-0": (10.0, "chip")}

@@ -58,14 +58,24 @@ def test_the_newest_line_counts(example: ModuleType, meter: int, tmp_path: Path)
 
 def test_a_silent_meter_has_no_figure_of_now(example: ModuleType, meter: int, tmp_path: Path) -> None:
     sensor = example.UsbWattMeter(roots_in(tmp_path), Sensing())
-    sensor_says = [b"5 V 1 A\n"]
     with pytest.raises(SensorFailed):
         sensor.read(0.0)
-    write(meter, sensor_says[0])
+    write(meter, b"0 A\n5 V 1 A\n")
     assert [r.value for r in sensor.read(1.0)] == [5.0]
-    assert [r.value for r in sensor.read(2.5)] == [5.0], "the last figure is fresh enough"
+    assert list(sensor.read(2.5)) == [], "one line is one reading"
     with pytest.raises(SensorFailed, match="said nothing"):
         sensor.read(3.5)
+
+
+def test_what_came_first_after_opening_may_be_cut(example: ModuleType, meter: int, tmp_path: Path) -> None:
+    sensor = example.UsbWattMeter(roots_in(tmp_path), Sensing())
+    with pytest.raises(SensorFailed):
+        sensor.read(0.0)
+    write(meter, b"5.0 V 1.0 A\n")  # of "15.0 V", perhaps
+    with pytest.raises(SensorFailed):
+        sensor.read(1.0)
+    write(meter, b"15.0 V 1.0 A\n")
+    assert [r.value for r in sensor.read(2.0)] == [15.0]
 
 
 @pytest.mark.parametrize("line", [b"hello\n", b"5.0 V\n", b"50 V 1 A\n", b"5 V 99 A\n", b"-5 V 1 A\n", b"\xff\xfe\n"])
@@ -73,7 +83,7 @@ def test_what_is_no_reading_is_told(example: ModuleType, meter: int, line: bytes
     sensor = example.UsbWattMeter(roots_in(tmp_path), Sensing())
     with pytest.raises(SensorFailed):
         sensor.read(0.0)
-    write(meter, line)
+    write(meter, b"5 V 1 A\n" + line)
     with pytest.raises(SensorFailed, match="expected"):
         sensor.read(1.0)
 

@@ -45,7 +45,7 @@ from flyball.measure.bench import Bench, Plan, Surroundings, content_hash, runna
 from flyball.measure.conditions import machine
 from flyball.measure.inputs import described, inputs
 from flyball.measure.page import page
-from flyball.measure.profile import Energy, Profile, RungProfile, Setup, save, write
+from flyball.measure.profile import Energy, Profile, RungProfile, Setup, encode, write
 from flyball.measure.scenario import MOST_ARRIVALS
 from flyball.measure.verdict import SHORTEST_S
 from flyball.sensing.contract import Roots
@@ -92,24 +92,31 @@ def bench(
     for file in (json_file, html_file):
         if file is not None:
             _refuse_early(file)
+    if json_file is not None and html_file is not None and json_file.absolute() == html_file.absolute():
+        raise typer.BadParameter(f"--json and --html: both are {json_file}")
     settings = configuration(config)
     folder = _found(ladder, settings)
     rungs = _chosen(folder, rung or [])
     plan = Plan(scenario=scenario.value, seconds=run_s, rate_per_s=rate)
     profile, interrupted = uvloop.run(_measure(folder, rungs, settings, plan))
-    if json_file is not None:
-        save(profile, json_file)
-    if html_file is not None:
-        write(html_file, page(profile).encode())
-    _show(profile)
-    for file in (json_file, html_file):
-        if file is not None:
+    _show(profile)  # first: whatever becomes of the files, minutes of measuring are not lost
+    unwritten = False
+    for file, content in ((json_file, encode(profile)), (html_file, page(profile).encode())):
+        if file is None:
+            continue
+        try:
+            write(file, content)
             out.print(f"written: {file}", soft_wrap=True)
-    raise typer.Exit(INTERRUPTED if interrupted else 0 if profile.valid else 1)
+        except OSError as error:
+            unwritten = True
+            err.print(f"{file}: not written: {error.strerror}", soft_wrap=True)
+    raise typer.Exit(INTERRUPTED if interrupted else 0 if profile.valid and not unwritten else 1)
 
 
 def _refuse_early(file: Path) -> None:
     """Before minutes are spent on what could not be written down."""
+    if str(file) == "-":
+        raise typer.BadParameter("-: expected the name of a file; the table goes to the terminal")
     if file.is_dir() or not os.access(file.absolute().parent, os.W_OK):
         raise typer.BadParameter(f"{file}: cannot be written: expected a file in a folder that is there and writable")
 
@@ -140,7 +147,10 @@ async def _measure(folder: LadderFolder, rungs: Sequence[Rung], settings: Config
         loop.add_signal_handler(number, stop.set)
     window_s = plan.rung_s + _SLACK_S
     period_s = max(min(settings.sensing.period_s, _PERIOD_S), window_s / _MOST_SAMPLES)
-    sampler = Sampler(discover(roots, settings.sensing), period_s, window_s, clock, Events())
+    sensing = settings.sensing
+    sampler = Sampler(
+        discover(roots, sensing), period_s, window_s, clock, Events(), periods=sensing.periods, total=sensing.total
+    )
     around = Surroundings(source=sampler, period_s=period_s, clock=clock, roots=roots)
     began_s, content = clock.wall_s(), content_hash(folder)
     present = {accelerator.kind for accelerator in await list_devices()}

@@ -53,20 +53,22 @@ def energy(
     settings = _settings(config)
     idled = _idle(idle, period, settings) if idle else None
     with PowerMonitor(period, settings=settings) as monitor:
-        code = _run(command)
-    if code in (NOT_STARTED, NOT_EXECUTABLE):
+        code, started = _run(command)
+    if not started:
         raise typer.Exit(code)
     report = monitor.report()
     done = Run(command=command, exit_code=code, run=report, idle=idled, net_j=_net_j(report, idled))
-    if json_file is not None:
-        text = msgspec.json.format(msgspec.json.encode(done)).decode()
-        if str(json_file) == "-":
-            print(text, file=sys.stderr)
-        else:
-            json_file.write_text(text + "\n")
-    if json_file is None or str(json_file) != "-":
-        for line in lines(done):
+    text = msgspec.json.format(msgspec.json.encode(done)).decode()
+    if json_file is not None and str(json_file) == "-":
+        print(text, file=sys.stderr)
+    else:
+        for line in lines(done):  # first: whatever becomes of the file, the measurement is not lost
             err.print(line, soft_wrap=True)
+    if json_file is not None and str(json_file) != "-":
+        try:
+            json_file.write_text(text + "\n")
+        except OSError as error:
+            err.print(f"{json_file}: not written: {error.strerror}", soft_wrap=True)
     raise typer.Exit(code)
 
 
@@ -81,25 +83,28 @@ def _idle(seconds: float, period_s: float, settings: Sensing) -> Report:
     return monitor.report()
 
 
-def _run(command: list[str]) -> int:
-    """Its exit code; of one that a signal ended, 128 and the signal's number."""
+def _run(command: list[str]) -> tuple[int, bool]:
+    """Its exit code (of one that a signal ended, 128 and the signal's number), and whether it was started at all."""
     try:
         process = subprocess.Popen(command)
     except FileNotFoundError:
         err.print(f"{command[0]}: no such program", soft_wrap=True)
-        return NOT_STARTED
+        return NOT_STARTED, False
     except OSError as error:
         err.print(f"{command[0]}: {error.strerror}", soft_wrap=True)
-        return NOT_EXECUTABLE
+        return NOT_EXECUTABLE, False
     # Ctrl-C reaches the program too, from the terminal: how it ends is its own affair, and then it is reported.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    terminated = signal.signal(signal.SIGTERM, lambda number, _: process.send_signal(number))
+    others = {
+        number: signal.signal(number, lambda number, _: process.send_signal(number))
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+    }
     try:
         code = process.wait()
     finally:
-        signal.signal(signal.SIGINT, before)
-        signal.signal(signal.SIGTERM, terminated)
-    return 128 - code if code < 0 else code
+        for number, handler in {signal.SIGINT: before, **others}.items():
+            signal.signal(number, handler)
+    return (128 - code if code < 0 else code), True
 
 
 def _net_j(run: Report, idle: Report | None) -> float | None:

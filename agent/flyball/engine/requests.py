@@ -172,13 +172,16 @@ class Requests:
     def _submit(self, opened: OpenedRung, slot: int, generation: int, deadline_s: float) -> asyncio.Future[Outcome]:
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
+        rung = opened.rung.name
+
         def done(outcome: Outcome) -> None:
+            self._tally.ended(rung, self._clock.monotonic_s())
             if future.done():  # its caller has gone: nobody else will give the slot back
                 self._release(slot)
             else:
                 future.set_result(outcome)
 
-        self._tally.executed()
+        self._tally.begun(rung, self._clock.monotonic_s())
         opened.submit(Ticket(slot, generation, deadline_s, done))
         return future
 

@@ -108,6 +108,10 @@ class LadderRunner:
         """Until the climb that follows the start has come to its end."""
         await self._switch.settled()
 
+    def opening(self) -> bool:
+        """Whether a rung is being opened or warmed up."""
+        return self._seats.opening()
+
     def tend(self) -> None:
         """Once a second or so: looks after the workers."""
         self._watch.tend()
@@ -188,4 +192,4 @@ class LadderRunner:
 
     def totals(self) -> LadderTotals:
         cache, cascade = self._shortcuts.counts()
-        return msgspec.structs.replace(self._tally.totals(), cache=cache, cascade=cascade)
+        return msgspec.structs.replace(self._tally.totals(self._clock.monotonic_s()), cache=cache, cascade=cascade)

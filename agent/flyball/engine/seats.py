@@ -96,6 +96,9 @@ class Seats:
         active = [self.active] if self.active is not None else []
         return [*active, *self._standby.of(self)]
 
+    def opening(self) -> bool:
+        return bool(self._opening)
+
     def workers(self) -> Sequence[Worker]:
         """Every process of this ladder, those that are opening or leaving included."""
         return [*self._starting, *(worker for opened in self._made for worker in opened.workers)]

@@ -22,6 +22,9 @@ class Tally:
         self._ns = [0, 0, 0, 0, 0]  # request, queue, pre, run, post
         self._answers: Counter[str] = Counter()
         self._busy_s: dict[str, float] = {}
+        self._busy_since: dict[
+            str, tuple[int, float]
+        ] = {}  # rung -> inferences under way, and since when there are any
         self._switches: Counter[str] = Counter()
         self._restarts: Counter[str] = Counter()
         self._buckets = [0] * (len(BUCKETS_S) + 1)
@@ -38,14 +41,23 @@ class Tally:
     def inferred(self, rung: str, timing: Timing, now_s: float) -> None:
         """One inference of a rung: a request has none when the cache knew the answer, and two when it was escalated."""
         self._answers[rung] += 1
-        self._busy_s[rung] = self._busy_s.get(rung, 0.0) + timing.pre_s + timing.run_s + timing.post_s
         recent = self._recent.get(rung)
         if recent is None:
             recent = self._recent[rung] = deque(maxlen=_KEPT)
         recent.append((now_s, timing.total_s))
 
-    def executed(self) -> None:
+    def begun(self, rung: str, now_s: float) -> None:
+        """A rung was given an inference; `ended` follows in any case."""
         self._executions += 1
+        count, since_s = self._busy_since.get(rung, (0, now_s))
+        self._busy_since[rung] = count + 1, since_s
+
+    def ended(self, rung: str, now_s: float) -> None:
+        count, since_s = self._busy_since.pop(rung)
+        if count > 1:
+            self._busy_since[rung] = count - 1, since_s
+        else:
+            self._busy_s[rung] = self._busy_s.get(rung, 0.0) + now_s - since_s
 
     def failed(self, reason: str) -> None:
         """`reason` is one of the protocol's REJECTED, CANCELED, BACKEND, OTHER."""
@@ -63,7 +75,10 @@ class Tally:
         p50_s, p95_s, p99_s = (percentile(recent, q) for q in (0.5, 0.95, 0.99))
         return LatencyWindow(rung=rung, seconds=seconds, count=len(recent), p50_s=p50_s, p95_s=p95_s, p99_s=p99_s)
 
-    def totals(self) -> LadderTotals:
+    def totals(self, now_s: float) -> LadderTotals:
+        busy_s = dict(self._busy_s)
+        for rung, (_, since_s) in self._busy_since.items():  # a long inference is work from its beginning on
+            busy_s[rung] = busy_s.get(rung, 0.0) + now_s - since_s
         below, cumulative = {}, 0
         for bound, count in zip((*BUCKETS_S, float("inf")), self._buckets, strict=True):
             cumulative += count
@@ -79,7 +94,7 @@ class Tally:
             run_ns=run_ns,
             post_ns=post_ns,
             answers_by_rung=dict(self._answers),
-            busy_s_by_rung=dict(self._busy_s),
+            busy_s_by_rung=busy_s,
             switches=dict(self._switches),
             worker_restarts=dict(self._restarts),
             latency_buckets=below,

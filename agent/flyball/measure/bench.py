@@ -137,7 +137,9 @@ class Bench:
         run = await self._load(runner, rung, "measuring", plan.scenario, plan.seconds, rate_per_s or 0.0)
         others = others_share(before, processor_time(proc, pid))
         peak_rss_bytes = _peak_bytes(around.roots, pid)
-        await asyncio.sleep(2 * around.period_s)  # until there are readings after the end as well
+        total = total_power(around.source.latest())
+        power_s = around.source.period_s(total.sensor) if total is not None else around.period_s
+        await asyncio.sleep(2 * power_s)  # until there are readings after the end as well
         latest = tuple(around.source.latest())
         return profile_of(
             rung,
@@ -150,8 +152,8 @@ class Bench:
                 rss_bytes=status.rss_bytes,
                 peak_rss_bytes=peak_rss_bytes,
                 rate_per_s=rate_per_s,
-                power=draw(around.source, total_power(latest), run.start_s, run.end_s, around.period_s),
-                idle=draw(around.source, total_power(latest), idle_start_s, idle_end_s, around.period_s),
+                power=draw(around.source, total_power(latest), run.start_s, run.end_s, power_s),
+                idle=draw(around.source, total_power(latest), idle_start_s, idle_end_s, power_s),
                 no_power="" if total_power(latest) else explain_no_total(latest),
                 limits_dropped=dropped(limits, frequency_limits(around.roots)),
                 disturbance=disturbance(around.source, (*known, *latest), run.start_s, run.end_s),

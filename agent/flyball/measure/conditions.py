@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flyball.measure.profile import Machine
-from flyball.ports import Quantity, Reading
+from flyball.ports import UNITS, Quantity, Reading
+from flyball.sensing.alarms import OVER_CURRENT_PER_S, SINCE_BOOT, SLOWING
 from flyball.sensing.board import identify
 from flyball.sensing.contract import Roots
 from flyball.sensing.energy import PowerSource
@@ -27,6 +28,10 @@ OTHERS_MOST = 0.05  # of all processors' time: more, and it was not the rung alo
 _LIMIT_DROP = 0.01  # relative: less is rounding of the kernel's
 _PROFILE = "firmware/acpi/platform_profile"
 _FLAGS: tuple[Quantity, ...] = ("throttled", "alarm")
+_LIMITED: dict[Quantity, float] = {
+    "over_current": OVER_CURRENT_PER_S,
+    "cooling": 0.01,
+}  # from here on the run is not valid
 
 
 # ------------------------------------------------------------------------------------------------------- machine
@@ -160,8 +165,8 @@ class Disturbance:
 
 def disturbance(source: PowerSource, known: Sequence[Reading], start_s: float, end_s: float) -> Disturbance:
     """`known`: the readings of before and after, which name what there is to look for."""
-    quantities: tuple[Quantity, ...] = (*_FLAGS, "frequency_limit", "temperature")
-    names = {q: sorted({r.name for r in known if r.quantity == q}) for q in quantities}
+    quantities: tuple[Quantity, ...] = (*_FLAGS, *_LIMITED, "frequency_limit", "temperature")
+    names = {q: sorted({r.name for r in known if r.quantity == q and _of_now(r)}) for q in quantities}
     reasons: list[str] = []
     throttled_s: float | None = None
     for quantity in _FLAGS:
@@ -172,6 +177,11 @@ def disturbance(source: PowerSource, known: Sequence[Reading], start_s: float, e
                 reasons.append(f"{quantity} ({name}) for {up_s:.1f} s of the run")
             if quantity == "throttled" and samples:
                 throttled_s = max(throttled_s or 0.0, up_s or 0.0)
+    for quantity, limit in _LIMITED.items():
+        for name in names[quantity]:
+            values = [v for t_s, v in source.samples(quantity, name, start_s) if t_s <= end_s]
+            if values and max(values) >= limit:
+                reasons.append(f"{quantity} ({name}) reached {max(values):g} {UNITS[quantity]}")
     for name in names["frequency_limit"]:
         values = [v for t_s, v in source.samples("frequency_limit", name, start_s) if t_s <= end_s]
         if values:
@@ -183,6 +193,13 @@ def disturbance(source: PowerSource, known: Sequence[Reading], start_s: float, e
         throttled_s=throttled_s,
         temperature_max_c=max(hottest, default=None),
         reasons=tuple(reasons),
+    )
+
+
+def _of_now(reading: Reading) -> bool:
+    """What happened since boot did not happen during the run, and a fan slows nothing down."""
+    return not reading.name.endswith(SINCE_BOOT) and (
+        reading.quantity != "cooling" or bool(SLOWING.search(reading.name))
     )
 
 

@@ -15,7 +15,7 @@ from flyball.energy import spread_of
 from flyball.measure.profile import Energy
 from flyball.ports import Reading, Scope
 from flyball.sensing.energy import PowerSource
-from flyball.sensing.integral import COVERAGE_MIN, GAP_MIN_S, GAP_PERIODS, PowerIntegral
+from flyball.sensing.integral import COVERAGE_MIN, PowerIntegral, max_gap_s
 
 UPDATES_NEEDED = 30
 _BLOCKS = 10
@@ -39,18 +39,20 @@ def draw(source: PowerSource, total: Reading | None, start_s: float, end_s: floa
     if total is None or end_s <= start_s:
         return None
     samples = source.samples("power", total.name, start_s - 2 * period_s)
-    integral = PowerIntegral(max(GAP_PERIODS * period_s, GAP_MIN_S))
+    integral = PowerIntegral(max_gap_s(period_s))
     for t_s, power_w in samples:
         integral.add(t_s, power_w)
     joules, covered_s = integral.between(start_s, end_s)
     length_s = end_s - start_s
-    if covered_s < COVERAGE_MIN * length_s:
-        return None
+    gap_s = max_gap_s(period_s)
+    if covered_s < COVERAGE_MIN * length_s or length_s - covered_s >= gap_s:
+        return None  # a gap within it voids a measurement, however long it is
     power_w = joules / covered_s
     inside = [w for t_s, w in samples if start_s <= t_s <= end_s]
     uncertainty = None
-    if total.uncertainty is not None:
-        uncertainty = math.hypot(total.uncertainty, _spread(integral, start_s, end_s, power_w))
+    spread = _spread(integral, start_s, end_s, power_w)
+    if total.uncertainty is not None and spread is not None:
+        uncertainty = math.hypot(total.uncertainty, spread)
     return Draw(
         scope=total.scope,
         source=total.name,
@@ -61,7 +63,7 @@ def draw(source: PowerSource, total: Reading | None, start_s: float, end_s: floa
     )
 
 
-def _spread(integral: PowerIntegral, start_s: float, end_s: float, power_w: float) -> float:
+def _spread(integral: PowerIntegral, start_s: float, end_s: float, power_w: float) -> float | None:
     block_s = (end_s - start_s) / _BLOCKS
     return spread_of(
         [integral.between(start_s + i * block_s, start_s + (i + 1) * block_s) for i in range(_BLOCKS)], power_w
@@ -71,7 +73,9 @@ def _spread(integral: PowerIntegral, start_s: float, end_s: float, power_w: floa
 def energy(run: Draw | None, idle: Draw | None, duration_s: float, inferences: int) -> tuple[Energy | None, list[str]]:
     """Per inference, and notes on what is missing and why."""
     if run is None:
-        return None, [f"no energy figure: less than {COVERAGE_MIN:.0%} of the run is covered by power readings"]
+        return None, [
+            f"no energy figure: the power readings have a gap, or cover less than {COVERAGE_MIN:.0%} of the run"
+        ]
     if not inferences or run.power_w <= 0:
         return None, ["no energy figure: " + ("no power was drawn" if inferences else "nothing was answered")]
     notes = []
@@ -86,7 +90,9 @@ def energy(run: Draw | None, idle: Draw | None, duration_s: float, inferences: i
         net_uncertainty = _of_difference(run, idle, net_w) if net_w > 0 else None
         if net_w <= 0:
             notes.append("no idle-subtracted figure: the run took no more than idling")
-        elif net_uncertainty is not None and net_uncertainty > 1:
+        elif net_uncertainty is None:
+            notes.append("no idle-subtracted figure: how certain the power is is not known, nor is the difference then")
+        elif net_uncertainty > 1:
             notes.append("no idle-subtracted figure: the difference between run and idling is less certain than large")
             net_uncertainty = None
         else:

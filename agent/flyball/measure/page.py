@@ -130,7 +130,7 @@ def _pareto(rungs: Sequence[RungProfile]) -> list[str]:
     rated = [rung for rung in rungs if rung.accuracy is not None]
     if not rated:
         return ['<h2>Accuracy, latency, energy</h2><p class="dim">The manifest gives no accuracy to compare by.</p>']
-    best = front(rated)
+    best = front([rung for rung in rated if rung.valid] or rated)  # one that is not valid hides none that is
     most = max((r.energy.gross_j for r in rated if r.energy is not None), default=0.0)
     points = [
         Point(

@@ -164,7 +164,12 @@ def save(profile: Profile, path: Path) -> None:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Whole or not at all: a reader sees the old file or the new one. Raises OSError."""
+    """Whole or not at all: a reader sees the old file or the new one. What a link names is written, and what is no file
+    (a device, a pipe) is written to. Raises OSError."""
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)
+        return
     handle, name = tempfile.mkstemp(prefix=f".{path.name[:100]}-", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:

@@ -26,7 +26,7 @@ STAYS = 0.5  # of the threshold: a condition that has begun holds until it falls
 
 SINCE_BOOT = "_since_boot"
 # Cooling devices that slow something down; fans cool without.
-_SLOWING = re.compile(r"cpu|gpu|devfreq|processor|throttl", re.IGNORECASE)
+SLOWING = re.compile(r"cpu|gpu|devfreq|processor|throttl", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +79,7 @@ def conditions(readings: Sequence[Reading]) -> Iterator[Condition]:
     for reading in readings:
         if reading.quantity in ("throttled", "alarm") and not reading.name.endswith(SINCE_BOOT):
             yield _flag(reading)
-        elif reading.quantity == "cooling" and _SLOWING.search(reading.name):
+        elif reading.quantity == "cooling" and SLOWING.search(reading.name):
             yield Condition(
                 kind="throttled",
                 name=f"cooling:{reading.name}",

@@ -90,6 +90,7 @@ class _Period:
     end_s: float
     busy: Mapping[Key, float]
     answers: Mapping[Key, int]
+    at_rest: bool
 
 
 class EnergyMeter:
@@ -102,19 +103,25 @@ class EnergyMeter:
         self._integral = PowerIntegral(self._max_gap_s)
         self._shares = Shares()
         self._idle_w: float | None = None
+        self._uncertainty: float | None = None
         self._pending: deque[_Period] = deque()
         self._first_s: float | None = None
         self._last_s: float | None = None
         self._explained = False
 
-    def account(self, now_s: float, busy: Mapping[Key, float], answers: Mapping[Key, int]) -> None:
-        """Busy seconds and answers per (ladder, rung) since the last call. The first call only starts the clock."""
+    def account(
+        self, now_s: float, busy: Mapping[Key, float], answers: Mapping[Key, int], at_rest: bool = True
+    ) -> None:
+        """Busy seconds and answers per (ladder, rung) since the last call; `at_rest`: nothing else was done for the
+        ladders, such as opening a rung. The first call only starts the clock."""
         last_s, self._last_s = self._last_s, now_s
         if self._first_s is None:
             self._first_s = now_s
         self._follow(now_s)
         if last_s is not None and now_s > last_s:
-            self._pending.append(_Period(start_s=last_s, end_s=now_s, busy=dict(busy), answers=dict(answers)))
+            self._pending.append(
+                _Period(start_s=last_s, end_s=now_s, busy=dict(busy), answers=dict(answers), at_rest=at_rest)
+            )
         elif last_s is not None and now_s < last_s:
             self._pending.clear()  # the clock went back: what was pending cannot be placed
         self._settle(now_s)
@@ -128,7 +135,7 @@ class EnergyMeter:
             covered_s=self._integral.covered_s,
             scope=self._total.scope,
             source=f"{self._total.sensor}: {self._total.name}",
-            uncertainty=self._total.uncertainty,
+            uncertainty=self._uncertainty,
         )
 
     def joules_per_inference(self, ladder: str, rung: str) -> float | None:
@@ -157,7 +164,11 @@ class EnergyMeter:
             self._integral = PowerIntegral(self._max_gap_s)
             self._shares = Shares()
             self._idle_w = None
+            self._uncertainty = None
             self._pending.clear()
+        newest = next((r for r in readings if self._total is not None and r.name == self._total.name), None)
+        if newest is not None and newest.uncertainty is not None:  # the worst that was seen
+            self._uncertainty = max(newest.uncertainty, self._uncertainty or 0.0)
         if self._total is not None:
             last_s = self._integral.last_s
             since_s = -math.inf if last_s is None or last_s > now_s else last_s
@@ -182,7 +193,7 @@ class EnergyMeter:
 
     def _learn_idle(self, period: _Period, power_w: float, covered_s: float) -> None:
         """What the machine takes with its ladders open and nothing to do, over the last minute of such time."""
-        if sum(period.busy.values()) > IDLE_BUSY * (period.end_s - period.start_s):
+        if not period.at_rest or sum(period.busy.values()) > IDLE_BUSY * (period.end_s - period.start_s):
             return
         weight = 1.0 if self._idle_w is None else min(1.0, covered_s / IDLE_MEMORY_S)
         self._idle_w = power_w if self._idle_w is None else self._idle_w + (power_w - self._idle_w) * weight

@@ -112,6 +112,10 @@ class Sampler:
             if r.sensor in ok and now_s - r.t_s <= stale_after_s(self._periods[r.sensor])
         )
 
+    def everything(self) -> Sequence[Reading]:
+        """The newest reading of every quantity and name, whatever has become of its sensor, the estimate included."""
+        return self._windows.newest(-math.inf)
+
     def window(self, quantity: Quantity, seconds: float, name: str | None = None) -> Stats | None:
         """None when nothing was read in that time.
 
@@ -167,7 +171,7 @@ class Sampler:
             outcome = Outcome(state="unavailable", reason=str(error))
         except SensorFailed as error:
             outcome, readings = Outcome(state="failed", reason=str(error)), error.readings
-        except (Exception, SystemExit) as error:
+        except BaseException as error:  # whatever a plug-in raises: this thread is only its own
             outcome = Outcome(state="failed", reason=f"{type(error).__name__}: {error}")
             log.debug("sensor %s raised", sensor.name, exc_info=True)
         end_s = self._clock.monotonic_s()

@@ -14,11 +14,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import get_args
 
-from flyball.ports import Quantity, Reading, Stats
+from flyball.ports import UNITS, Quantity, Reading, Scope, Stats
 
 CAPACITY = 8192  # samples per series, 320 KiB when full: at 1 Hz two hours, at 100 Hz 80 s
 MAX_SERIES = 512  # a sensor that makes up new names must not eat the memory
 QUANTITIES: tuple[str, ...] = get_args(Quantity)
+SCOPES: tuple[str, ...] = get_args(Scope)
+MOST_W = 100_000.0  # more than anything that this runs on takes: a plug-in that means milliwatts
 
 
 class Series:
@@ -106,11 +108,17 @@ class Windows:
             return f"{where}: expected one of {', '.join(QUANTITIES)}"
         if not isinstance(reading.name, str):
             return f"{where}: expected text for a name, found {type(reading.name).__name__}"
+        if reading.unit != UNITS[reading.quantity]:
+            return f"{where}: expected {UNITS[reading.quantity]}, found {reading.unit!r}"
+        if reading.scope not in SCOPES:
+            return f"{where}: expected a scope of {', '.join(SCOPES)}, found {reading.scope!r}"
         if reading.sensor != sensor:
             return f"{where}: expected the sensor {sensor!r}, found {reading.sensor!r}"
         for what, number in (("a finite value", reading.value), ("a finite time", reading.t_s)):
             if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
                 return f"{where}: expected {what}, found {number!r}"
+        if reading.quantity == "power" and not 0 <= reading.value <= MOST_W:
+            return f"{where}: expected 0 to {MOST_W:g} W, found {reading.value:g} W"
         if reading.t_s > now_s:
             return f"{where}: stamped {reading.t_s - now_s:.3f} s in the future"
         series = self._series.get((reading.quantity, reading.name))

@@ -79,6 +79,8 @@ def check_swap_on_card(machine: Machine) -> Verdict:
     rows = [line.split() for line in whole_text(machine.roots.proc / "swaps").splitlines()[1:] if line.strip()]
     if not rows:
         return ok("no swap")
+    if any(len(row) < 3 for row in rows):
+        raise ValueError(f"{machine.roots.proc / 'swaps'}: expected lines of name, type and size")
     unclear = []
     for row in rows:
         place, kind, size_kib = Path(row[0].replace("\\040", " ")), row[1], int(row[2])

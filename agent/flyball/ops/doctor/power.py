@@ -6,15 +6,14 @@ the Pi's firmware, device tree, RAPL, every sensor -> Verdict
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
+from flyball.clock import SystemClock
 from flyball.ops.doctor.devices import is_raspberry_pi
 from flyball.ops.doctor.finding import Verdict, error, info, ok, unknown, warning
 from flyball.ops.doctor.machine import Machine, must_exist
-from flyball.ports import Reading
 from flyball.sensing.board import identify
-from flyball.sensing.contract import Sensor, SensorFailed, Unavailable
 from flyball.sensing.firmware import ask
+from flyball.sensing.probe import probe
 from flyball.sensing.sensors.raspberry import THROTTLED_PLACES, parse_throttled
 from flyball.sensing.sysfs import optional_text, parse_integer
 from flyball.sensing.total import explain_no_total, total_power
@@ -23,7 +22,6 @@ UNDER_VOLTAGE = 0  # bits of get_throttled; 16 higher: the same since boot
 CAPPED, THROTTLED, SOFT_LIMIT = 1, 2, 3
 SINCE_BOOT = 16
 PI_5_MA = 5000  # with less, a Pi 5 allows its USB ports 600 mA in all and may brown out under load
-_BETWEEN_READS_S = 0.05
 _SUPPLY = "# use the board's own supply (5.1 V; 5 A for a Pi 5) with a short, thick cable"
 _COOLING = "# a heat sink or fan, more room around the board, or a rung that takes less"
 _ASK_AS_ROOT = "sudo flyball doctor"
@@ -138,14 +136,10 @@ def _group(is_service: bool) -> str:
 
 
 def check_power_sensor(machine: Machine) -> Verdict:
-    """Asks every sensor, twice where it has to: a counter gives a figure at its second read."""
-    sensors = machine.sensors(machine.roots, machine.settings().sensing)
-    readings, problems = _read_all(sensors, 0.0)
+    """Asks every sensor; one that hangs is told like one that fails."""
+    readings, states = probe(machine.sensors(machine.roots, machine.settings().sensing), SystemClock())
+    problems = [f"{h.sensor}: {h.reason}" for h in states if h.state in ("failed", "stale") or not h.reads]
     total = total_power(readings)
-    if total is None or total.scope == "estimated":
-        machine.pause(_BETWEEN_READS_S)
-        readings, problems = _read_all(sensors, _BETWEEN_READS_S)
-        total = total_power(readings)
     if total is not None and total.scope != "estimated":
         return ok(f"{total.sensor} measures {total.value:.2f} W ({total.scope})")
     measured = [r for r in readings if r.quantity == "power" and r.scope != "estimated"]
@@ -155,22 +149,6 @@ def check_power_sensor(machine: Machine) -> Verdict:
     return info(
         f"{why}; the machine's power is an estimate", "# measure idle_w and load_w at the socket, for [sensing]"
     )
-
-
-def _read_all(sensors: Sequence[Sensor], now_s: float) -> tuple[list[Reading], list[str]]:
-    readings: list[Reading] = []
-    problems: list[str] = []
-    for sensor in sensors:
-        try:
-            readings += sensor.read(now_s)
-        except Unavailable:
-            continue
-        except SensorFailed as problem:
-            readings += problem.readings
-            problems.append(f"{sensor.name}: {problem.reason}")
-        except Exception as problem:  # the boundary to foreign code, as the contract says
-            problems.append(f"{sensor.name}: {type(problem).__name__}: {problem}")
-    return readings, problems
 
 
 def check_nvpmodel(machine: Machine) -> Verdict:

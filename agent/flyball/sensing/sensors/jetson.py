@@ -24,6 +24,7 @@ from flyball.sensing.sysfs import Reader, optional_text, parse_integer
 from flyball.sensing.tegra import tegra
 
 RESCAN_S = 60.0
+MOST_HZ = 100e9
 
 # Upstream of everything else on the module, by themselves.
 ALONE = frozenset({"VDD_IN", "POM_5V_IN", "VIN"})
@@ -102,7 +103,7 @@ class JetsonSensor:
         return gathering.result()
 
     def _scan(self) -> None:
-        self._rails = tuple(find_rails(self._sys, self._read))
+        self._rails = tuple(find_rails(self._sys, self._read, self._soc or ""))
         self._seen.update(rail.name for rail in self._rails)
         self._others = tuple(_others(self._sys, self._read))
 
@@ -120,7 +121,7 @@ class JetsonSensor:
             with gathering.attempt("the module's total"):
                 total_w = sum(watts[part] for part in parts)
                 check_power(total_w, "module")
-                gathering.add("power", "+".join(parts), total_w, "module")
+                gathering.add("power", "+".join(parts), total_w, "module", _uncertainty(gathering, parts, total_w))
 
     def _other(self, gathering: Gathering, kind: str, name: str, value: int, now_s: float) -> None:
         """Raises ValueError."""
@@ -133,6 +134,8 @@ class JetsonSensor:
                 raise ValueError(f"expected 0 to 255, found {value}")
             gathering.add("fan", name, value / 255, "chip")
         elif kind == "clock":
+            if not 0 < value <= MOST_HZ:
+                raise ValueError(f"expected more than 0 and at most {MOST_HZ:g} Hz, found {value}")
             gathering.add("frequency", name, value, "chip")
         else:
             self._over_current(gathering, name, value, now_s)
@@ -143,6 +146,14 @@ class JetsonSensor:
         self._events[name] = (now_s, count)
         if last is not None and count >= last[1] and now_s > last[0]:
             gathering.add("over_current", name, (count - last[1]) / (now_s - last[0]), "chip")
+
+
+def _uncertainty(gathering: Gathering, parts: Sequence[str], total_w: float) -> float | None:
+    """Of a sum: monitors of one kind err alike, so that their errors add up. None where one is not known."""
+    rails = [r for r in gathering.readings if r.name in parts]
+    if any(rail.value and rail.uncertainty is None for rail in rails):
+        return None
+    return sum(rail.value * (rail.uncertainty or 0.0) for rail in rails) / total_w
 
 
 def _others(sys: Path, read: Reader) -> Iterator[tuple[str, str, Path]]:
@@ -162,7 +173,7 @@ def _others(sys: Path, read: Reader) -> Iterator[tuple[str, str, Path]]:
         yield "clock", "emc", emc
 
 
-def find_rails(sys: Path, read: Reader) -> Iterator[Rail]:
+def find_rails(sys: Path, read: Reader, soc: str) -> Iterator[Rail]:
     """Rails of every power monitor of a Jetson, whichever driver; unlabelled and unconnected channels are left out."""
     for folder in sorted((sys / "class/hwmon").glob("hwmon*")):
         chip = optional_text(folder / "name", read)
@@ -170,7 +181,8 @@ def find_rails(sys: Path, read: Reader) -> Iterator[Rail]:
             yield from _ina3221(folder.resolve(), read)
         elif chip in ("ina238", "ina219") and (folder / "power1_input").exists():
             label = optional_text(folder / "in1_label", read) or optional_text(folder / "label", read)
-            name = label or ("VIN" if chip == "ina238" else "ina219")
+            # On a Thor the one at the input bears no label; elsewhere an unlabelled one may be anything's.
+            name = label or ("VIN" if chip == "ina238" and soc == "tegra264" else f"{chip}@{folder.resolve().name}")
             yield Rail(name=name, files=(folder.resolve() / "power1_input",), watts_per_unit=1e-6)
     for folder in sorted((sys / "bus/i2c/drivers/ina3221x").glob("*/iio:device*")):
         for number in range(3):

@@ -43,6 +43,10 @@ class RaplCounter:
 
     _last: tuple[float, int] | None = field(default=None)
 
+    def moved_after_s(self, now_s: float, energy_uj: int) -> float | None:
+        """After how long it has moved now; None when it stands still, and at the first value."""
+        return None if self._last is None or energy_uj == self._last[1] else now_s - self._last[0]
+
     def power_w(self, now_s: float, energy_uj: int, range_uj: int) -> float | None:
         """Mean since the counter last moved. None at the first value, while it stands still (a zone that is not wired
         does so for ever), and where it may have wrapped more than once or was set back, as by a suspend."""
@@ -108,7 +112,15 @@ class PowercapSensor:
         range_uj = parse_integer(self._read(zone.folder / "max_energy_range_uj"))
         if range_uj <= 0 or not 0 <= energy_uj <= range_uj:
             raise ValueError(f"expected energy_uj of 0 to {range_uj} (max_energy_range_uj), found {energy_uj}")
-        return self._counters.setdefault(zone.name, RaplCounter()).power_w(now_s, energy_uj, range_uj)
+        counter = self._counters.setdefault(zone.name, RaplCounter())
+        since_s = counter.moved_after_s(now_s, energy_uj)
+        if since_s is not None and since_s > longest_s(range_uj):
+            counter.power_w(now_s, energy_uj, range_uj)
+            raise ValueError(
+                f"the last read was {since_s:.0f} s ago, and the counter may have wrapped more than once: read it at "
+                f"least every {longest_s(range_uj):.0f} s (sensing.periods)"
+            )
+        return counter.power_w(now_s, energy_uj, range_uj)
 
 
 def find_zones(folder: Path, read: Reader) -> list[Zone]:
