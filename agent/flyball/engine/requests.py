@@ -55,6 +55,7 @@ class Requests:
         self._clock = clock
         self._queue = SlotQueue(slots.count, config.queue_limit)
         self._generations = itertools.count(1)
+        self._loop = asyncio.get_running_loop()
 
     def pending(self) -> int:
         return self._queue.pending()
@@ -82,16 +83,23 @@ class Requests:
             self._write(slot, tensors, deadline_s)
             why = ""
             for _ in range(_ATTEMPTS):
-                warm = chosen is not None and chosen.alive()
-                opened = chosen if chosen is not None and warm else await self._target(request.rung, deadline_s)
+                # Nearly every request takes one of the first two: what follows for the others costs microseconds.
+                opened = chosen if chosen is not None and chosen.alive() else None
+                if opened is None and request.rung is None:
+                    opened = self._seats.active
+                if opened is None:
+                    opened = await self._target(request.rung, deadline_s)
                 chosen = None  # it was chosen for its speed: a second attempt takes whatever answers
                 generation = next(self._generations)
                 self._slots.hand_over_again(slot, generation, deadline_s)
                 future = self._submit(opened, slot, generation, deadline_s)
                 held = False  # from here on the slot is given back by whoever sees the worker finish
+                left_s = deadline_s - self._clock.monotonic_s()
+                timer = self._loop.call_later(left_s, _expire, future, limit_s)
                 try:
-                    outcome = await self._wait(future, deadline_s, limit_s)
+                    outcome = await future
                 finally:
+                    timer.cancel()
                     held = _finished(future)
                 if outcome is not None:
                     why = outcome
@@ -165,13 +173,10 @@ class Requests:
             except asyncio.TimeoutError:
                 opening.add_done_callback(_look_at)
                 raise DeadlineError(f"ladder {self._ladder}: the rung {rung} was not open in time") from None
-        if self._seats.active is not None:
-            return self._seats.active
         return await self._seats.answering(max(0.0, deadline_s - self._clock.monotonic_s()))
 
     def _submit(self, opened: OpenedRung, slot: int, generation: int, deadline_s: float) -> asyncio.Future[Outcome]:
-        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-
+        future: asyncio.Future[Outcome] = self._loop.create_future()
         rung = opened.rung.name
 
         def done(outcome: Outcome) -> None:
@@ -184,14 +189,6 @@ class Requests:
         self._tally.begun(rung, self._clock.monotonic_s())
         opened.submit(Ticket(slot, generation, deadline_s, done))
         return future
-
-    async def _wait(self, future: asyncio.Future[Outcome], deadline_s: float, limit_s: float) -> Outcome:
-        left_s = deadline_s - self._clock.monotonic_s()
-        timer = asyncio.get_running_loop().call_later(left_s, _expire, future, limit_s)
-        try:
-            return await future
-        finally:
-            timer.cancel()
 
     def _answer(self, reply: Reply, opened: OpenedRung, started_s: float) -> Answer:
         if reply.status == BAD_REQUEST:

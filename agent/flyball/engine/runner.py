@@ -145,7 +145,10 @@ class LadderRunner:
 
     async def infer(self, request: InferRequest) -> Answer:
         try:
-            answer = await self._shortcuts.answer(request)
+            if self._shortcuts.none:
+                answer = await self._requests.infer(request)
+            else:
+                answer = await self._shortcuts.answer(request)
         except (QueueFullError, TooLargeError, DeadlineError):
             self._tally.failed("REJECTED")
             raise

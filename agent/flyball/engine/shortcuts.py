@@ -51,11 +51,14 @@ class Shortcuts:
             self._build_cascade(folder, settings.cascade)
 
     async def answer(self, request: InferRequest) -> Answer:
-        if self._cascade is None and self._cache is None:
-            return await self._compute(request)
         if self._cascade is not None and request.rung is None and not self._above_active(self._first):
             return await self._cascade.answer(request, self._looked_up)
         return await self._looked_up(request)
+
+    @property
+    def none(self) -> bool:
+        """Whether every request goes straight on."""
+        return self._cascade is None and self._cache is None
 
     def counts(self) -> tuple[Mapping[str, int], Mapping[str, int]]:
         """Of the cache and of the cascade; empty for what is not there."""

@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 STALE_PERIODS = 3
 STALE_MIN_S = 5.0
 SUSPENDED_S = 0.1  # the two clocks are read one after the other
+STAND_IN_S = 1.0  # between two readings of an estimate that a measured total supersedes
 WATCH_PERIOD_S = 1.0  # between two looks for reads that hang
 
 
@@ -156,7 +157,8 @@ class Sampler:
             now_s = self._clock.monotonic_s()
             with self._lock:
                 wait_s = track.wait_s()
-            self._stopping.wait(next_tick_s(now_s + wait_s, period_s) - now_s)
+            rest_s = STAND_IN_S if getattr(sensor, "stands_in", False) and self._is_measured() else 0.0
+            self._stopping.wait(next_tick_s(now_s + wait_s, max(period_s, rest_s)) - now_s)
 
     def _read(self, sensor: Sensor, track: Track) -> None:
         """One read and what follows from it: the boundary that catches whatever a sensor raises."""
@@ -187,6 +189,10 @@ class Sampler:
         with self._lock:
             change = track.finish(end_s, outcome)
         self._tell(track.sensor, change, end_s)
+
+    def _is_measured(self) -> bool:
+        total = total_power(self.latest())
+        return total is not None and total.scope != "estimated"
 
     def _slept(self, sensor: str) -> bool:
         """Whether the machine was suspended since this sensor's last read."""

@@ -21,6 +21,7 @@ NO_LIMIT = "max"
 
 class CgroupSensor:
     name = "cgroup"
+    fastest_s = 0.5  # it changes over seconds
 
     def __init__(self, roots: Roots, settings: Sensing) -> None:
         self._own = roots.proc / "self/cgroup"

@@ -26,6 +26,7 @@ NOT_KNOWN = "<unknown>"  # what cpufreq writes where the driver cannot tell
 
 class ClocksSensor:
     name = "clocks"
+    fastest_s = 0.5  # it changes over seconds
 
     def __init__(self, roots: Roots, settings: Sensing) -> None:
         self._cpus = roots.sys / "devices/system/cpu/cpufreq"

@@ -30,6 +30,7 @@ Limits = list[tuple[str, float]]
 
 class CoolingSensor:
     name = "cooling"
+    fastest_s = 0.5  # it changes over seconds
 
     def __init__(self, roots: Roots, settings: Sensing) -> None:
         self._folder = roots.sys / "class/thermal"

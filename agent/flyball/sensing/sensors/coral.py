@@ -24,6 +24,7 @@ STATUSES = ("ALIVE", "DEAD", "LAMED", "DRIVER_EXITING")  # gasket_status_name_ta
 
 class CoralSensor:
     name = "coral"
+    fastest_s = 0.5  # it changes over seconds
 
     def __init__(self, roots: Roots, settings: Sensing) -> None:
         self._folder = roots.sys / "class/apex"

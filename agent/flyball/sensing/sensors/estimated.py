@@ -45,6 +45,7 @@ ANCHORS = (
 
 class EstimatedSensor:
     name = NAME
+    stands_in = True  # for a measured total, beside which it need not be kept fresh
 
     def __init__(self, roots: Roots, settings: Sensing, board: Board) -> None:
         self.model = model_for(board, settings)
