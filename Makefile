@@ -7,10 +7,10 @@ export PATH := $(PATH):/usr/sbin:/usr/local/sbin
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test check bench kills deb hil try-fresh clean
+.PHONY: help setup setup-dev demo test check bench kills kills-uplink fuzz deb hil try-fresh clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
 
 setup:  ## .venv/ with Flyball and its runtimes
 	@packaging/setup.sh run
@@ -41,6 +41,13 @@ bench: setup-dev  ## the headline figures (BENCH_ARGS=...)
 
 kills: setup-dev  ## 1,000 workers killed under traffic, about 10 minutes; commits bench/kills.json
 	$(BIN)/python bench/kills.py --write
+
+kills-uplink: setup-dev  ## 1,000 devices killed under orders, about 15 minutes; commits bench/kills_uplink.json
+	@packaging/setup.sh mosquitto
+	$(BIN)/python bench/kills_uplink.py --write
+
+fuzz: setup-dev  ## every decoder that reads bytes from strangers, 10 minutes (x86-64: pip install atheris first)
+	$(BIN)/python bench/fuzz/run.py $(FUZZ_ARGS)
 
 deb: setup  ## build/flyball_<version>_<architecture>.deb
 	@packaging/build-deb.sh

@@ -11,7 +11,8 @@ import grp
 import http.client
 import os
 import socket
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -21,7 +22,7 @@ import msgspec
 
 from flyball import errors
 from flyball.config import LadderName
-from flyball.control_api import Decisions, Devices, RungOrder, Status
+from flyball.control_api import RECORDING_END, Decisions, Devices, RungOrder, Status
 from flyball.errors import ControlError, FlyballError
 from flyball.ports import (
     AcceleratorInfo,
@@ -35,6 +36,8 @@ from flyball.ports import (
 )
 
 T = TypeVar("T")
+
+QUIET_S = 150.0  # between two lines of a recording: the governor looks once a minute at the least
 
 _BY_STATUS: dict[int, type[FlyballError]] = {
     400: errors.RequestError,
@@ -135,6 +138,41 @@ class Client:
     def reload(self) -> ReloadReport:
         reply, _ = self._ask("POST", "/control/reload", b"")
         return self._decode(reply, ReloadReport)
+
+    def record(self, seconds: float | None = None) -> Generator[bytes, None, None]:
+        """What the governor sees and decides from now on, as whole JSON lines (docs/replay.md): for so long, or until
+        the daemon ends it or the iterator is closed. Over a connection of its own. Raises UnavailableError while
+        somebody else records."""
+        end_s = None if seconds is None else time.monotonic() + seconds
+        connection = _UnixConnection(self.socket_path, self._timeout_s)
+        response, line = None, b""
+        try:
+            connection.request("GET", "/control/recording")
+            sock = connection.sock
+            response = connection.getresponse()
+            if response.status >= 400:
+                raise self._refused(response.status, response.read())
+            while True:
+                left_s = QUIET_S if end_s is None else min(QUIET_S, end_s - time.monotonic())
+                if left_s <= 0:
+                    return
+                sock.settimeout(left_s)
+                before, line = line, response.readline()
+                if line:
+                    yield line
+                elif before.startswith(RECORDING_END):
+                    return
+                else:  # a broken connection reads like an end
+                    raise http.client.IncompleteRead(b"")
+        except (OSError, http.client.HTTPException) as error:
+            if not isinstance(error, TimeoutError):
+                raise self._unreachable(error) from None
+            if end_s is None or time.monotonic() < end_s:
+                raise ControlError(f"the daemon on {self.socket_path} has said nothing for {QUIET_S:g} s") from None
+        finally:
+            if response is not None:
+                response.close()  # it holds the socket too
+            connection.close()
 
     # ---------------------------------------------------------------------------------------------------- inference
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta
@@ -21,6 +21,9 @@ from flyball.document import decode, read_toml
 from flyball.errors import ConfigError
 
 DEFAULT_PATH = Path("/etc/flyball/flyball.toml")
+# Judges the rules at a place (file and key), such as governor.rules.parse_all. Raises ConfigError with every problem.
+CheckRules: TypeAlias = Callable[[Sequence[str], str], object]
+OVERLAY = Path("what the fleet has set")  # where a file's name would stand
 
 # Every number has an end: TOML knows inf, and what is computed with it (windows, sleeps, queues) does not. 1e9 seconds
 # are 32 years; MiB, watts and milliseconds come nowhere near it either.
@@ -34,6 +37,7 @@ LadderName = Annotated[
     str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z", description="1 to 64 letters, digits, '.', '_' or '-'")
 ]
 _PORT = r"(?:6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[0-5]?[0-9]{1,4})"
+_HOST = r"(?:\[[0-9a-fA-F:.]+\]|[^\s:/?#@\[\]]+)"
 Endpoint = Annotated[
     str,
     Meta(
@@ -44,11 +48,27 @@ Endpoint = Annotated[
 Broker = Annotated[
     str,
     Meta(
-        pattern=rf"^mqtt://[^:/\s]+(:(?!0+\Z){_PORT})?\Z",
-        description="mqtt://HOST[:PORT] with a port from 1 to 65535",
+        pattern=rf"^(mqtts?://{_HOST}(:(?!0+\Z){_PORT})?|wss?://{_HOST}(:(?!0+(/|\Z)){_PORT})?(/[!-~]*)?)\Z",
+        description="mqtt://HOST[:PORT], mqtts://HOST[:PORT] (TLS), ws:// or wss://HOST[:PORT][/PATH] (WebSocket)",
     ),
 ]
-Command = Literal["ping", "rung"]  # what daemon.py has handlers for
+HttpProxy = Annotated[
+    str,
+    Meta(
+        pattern=rf"^\Z|^http://{_HOST}(:(?!0+\Z){_PORT})?\Z",
+        description='http://HOST[:PORT] without a user name, or "" for none',
+    ),
+]
+InstallHost = Annotated[
+    str,
+    Meta(
+        pattern=rf"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:(?!0+\Z){_PORT})?\Z",
+        description="HOST or HOST:PORT, without https://",
+    ),
+]
+Command = Literal[
+    "ping", "rung", "policy", "config", "ladder.install", "ladder.rollback", "bench", "diag", "logs", "restart"
+]
 
 
 class Paths(msgspec.Struct, frozen=True, kw_only=True):
@@ -158,34 +178,89 @@ class Sensing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """None = no such limit."""
+    """None = no such limit. The share `quantile` of all requests is to be answered within `deadline_ms`;
+    `latency_p95_ms` says the same with 95 %. Power and energy are the whole machine's."""
 
     latency_p95_ms: Positive | None = None
+    deadline_ms: Positive | None = None
+    quantile: Annotated[float, Meta(ge=0.5, le=0.9999)] = 0.95  # of `deadline_ms`
     temperature_c: Positive | None = 85.0
     memory_available_mib: Positive | None = 64.0
+    power_w: Positive | None = None
+    energy_wh_per_h: Positive | None = None
+    accuracy: Annotated[float, Meta(gt=0, le=1)] | None = None  # beside the ladder's own floor
+
+    def __post_init__(self) -> None:
+        _one_deadline(self.latency_p95_ms, self.deadline_ms)
+
+
+def _one_deadline(p95_ms: float | None, deadline_ms: float | None) -> None:
+    if p95_ms is not None and deadline_ms is not None:
+        raise ValueError("latency_p95_ms, deadline_ms: both name the deadline; give one of them")
+
+
+class LoadWeights(msgspec.Struct, frozen=True, kw_only=True):
+    """What counts how much in the load score; only their proportions matter."""
+
+    cpu: NotNegative = 0.4
+    memory: NotNegative = 0.3
+    io: NotNegative = 0.2
+    network: NotNegative = 0.1
+
+    def __post_init__(self) -> None:
+        if not self.cpu + self.memory + self.io + self.network > 0:
+            raise ValueError("cpu, memory, io, network: expected one of them above 0, found nothing that counts")
 
 
 class Governor(msgspec.Struct, frozen=True, kw_only=True):
-    """Thresholds with hysteresis. Down when the limit was broken in `down_windows` of the last `of_windows` periods;
-    up after `up_windows` periods in a row in which the next stronger rung is predicted to stay under `headroom` of
-    the limit; never twice within `dwell_s`; a climb that has to be taken back doubles the wait for the next one."""
+    """Down at once when a breach is certain, else when a limit was broken in `down_windows` of the last `of_windows`
+    periods; up after `up_windows` periods in a row in which a better rung is predicted to stay under `headroom` of the
+    limits; no climb within `dwell_s` of the last change; a climb that has to be taken back doubles the wait for the
+    next one. Heat is predicted for `horizon_s`."""
 
-    mode: Literal["accuracy-first", "observe"] = "accuracy-first"
+    mode: Literal["accuracy-first", "energy-first", "throughput-first", "pinned", "observe"] = "accuracy-first"
     period_s: Annotated[float, Meta(ge=0.1, le=60)] = 1.0
     window_s: Annotated[float, Meta(gt=0, le=3600)] = 5.0
     down_windows: Count = 2
     of_windows: Count = 3
-    up_windows: Count = 10
+    up_windows: Count = 3
     headroom: Annotated[float, Meta(gt=0, le=1)] = 0.85
-    dwell_s: NotNegative = 10.0
+    dwell_s: NotNegative = 5.0
+    horizon_s: Annotated[float, Meta(ge=1, le=3600)] = 60.0
     climb_backoff_s: NotNegative = 30.0
     climb_backoff_max_s: NotNegative = 900.0
     temperature_margin_c: NotNegative = 5.0
     limits: Limits = Limits()
+    load: LoadWeights = LoadWeights()
+    rules: tuple[str, ...] = ()  # docs/rules.md; their text is not judged here
 
     def __post_init__(self) -> None:
         if self.down_windows > self.of_windows:
             raise ValueError(f"down_windows: expected at most of_windows ({self.of_windows})")
+
+
+class Commands(msgspec.Struct, frozen=True, kw_only=True):
+    """What the fleet may order. Whoever may publish under the device's topics may order what `allow` lists."""
+
+    allow: tuple[Command, ...] = ("ping", "rung", "diag")
+    install_hosts: tuple[InstallHost, ...] = ()  # where ladder.install may fetch from, by https; none = nowhere
+    install_ca_file: str = ""  # certificates that those hosts are checked against; "" = the system's
+    install_max_mib: Annotated[float, Meta(gt=0, le=1 << 20)] = 512.0  # of a download
+    trial_s: Annotated[float, Meta(ge=1, le=600)] = 10.0  # the daemon has to be well for so long with new settings
+
+
+class UplinkTls(msgspec.Struct, frozen=True, kw_only=True):
+    """For mqtts:// and wss://. Files are PEM and are read anew when they change."""
+
+    ca_file: str = ""  # certificates that the broker is checked against; "" = the system's
+    certificate_file: str = ""  # ours, whose common name is the device's id
+    key_file: str = ""
+    server_name: str = ""  # in the broker's certificate, where it is not the host of `broker`
+    ignore_dates_unsynced: bool = False  # do not judge the broker's dates while the wall clock is not synchronized
+
+    def __post_init__(self) -> None:
+        if bool(self.certificate_file) != bool(self.key_file):
+            raise ValueError("certificate_file, key_file: give both or none")
 
 
 class Uplink(msgspec.Struct, frozen=True, kw_only=True):
@@ -195,11 +270,30 @@ class Uplink(msgspec.Struct, frozen=True, kw_only=True):
     device: Identifier | None = None  # unset: the host name
     username: str = ""
     password_file: str = ""
+    tls: UplinkTls = UplinkTls()
+    proxy: HttpProxy = ""  # the way to the broker, if it is not straight
+    proxy_username: str = ""
+    proxy_password_file: str = ""
     keepalive_s: Annotated[int, Meta(ge=10, le=3600)] = 45
     telemetry_period_s: Annotated[float, Meta(ge=0.1, le=3600)] = 1.0
     batch_records: Annotated[int, Meta(ge=1, le=600)] = 60
     batch_s: Positive = 60.0
-    commands: tuple[Command, ...] = ("ping", "rung")
+    spool_mib: Annotated[float, Meta(ge=1, le=65536)] = 64.0  # of sealed batches, kept while the broker is away
+    drain_records_s: Annotated[float, Meta(ge=0, le=1e6)] = 500.0  # of what has waited, when it is back; 0: no limit
+    commands: Commands = Commands()
+    homeassistant: bool = False  # tell Home Assistant of this device, and take rungs from there
+    homeassistant_prefix: Annotated[
+        str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z", description="1 to 64 letters, digits, '_' or '-'")
+    ] = "homeassistant"
+    homeassistant_s: Annotated[float, Meta(ge=1, le=3600)] = 10.0  # between two states
+
+    def __post_init__(self) -> None:
+        if self.tls != UplinkTls() and not self.broker.startswith(("mqtts://", "wss://")):
+            raise ValueError(f"tls: it counts with mqtts:// and wss:// only; broker is {self.broker}")
+        if self.password_file and not self.username:
+            raise ValueError("password_file: give username, too")
+        if (self.proxy_username or self.proxy_password_file) and not self.proxy:
+            raise ValueError("proxy_username, proxy_password_file: give proxy, too")
 
     def device_id(self) -> str:
         return self.device or re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname())[:64].lstrip("-_") or "device"
@@ -209,8 +303,14 @@ class LadderLimits(msgspec.Struct, frozen=True, kw_only=True):
     """None = as `[governor.limits]` says."""
 
     latency_p95_ms: Positive | None = None
+    deadline_ms: Positive | None = None
+    quantile: Annotated[float, Meta(ge=0.5, le=0.9999)] | None = None  # of `deadline_ms`
     temperature_c: Positive | None = None
     memory_available_mib: Positive | None = None
+    accuracy: Annotated[float, Meta(gt=0, le=1)] | None = None
+
+    def __post_init__(self) -> None:
+        _one_deadline(self.latency_p95_ms, self.deadline_ms)
 
 
 class Cache(msgspec.Struct, frozen=True, kw_only=True):
@@ -242,7 +342,9 @@ class LadderSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     path: str = ""  # serve this folder, besides what is installed
     rung: str = ""  # pinned at start
+    profile: str = ""  # what `flyball bench` measured here; "" = profiles/NAME.json in the state directory, if there
     limits: LadderLimits | None = None
+    rules: tuple[str, ...] = ()  # after those of [governor]
     cache: Cache | None = None
     cascade: Cascade | None = None
 
@@ -264,8 +366,16 @@ def config_files(path: Path) -> list[Path]:
     return [path, *sorted((path.parent / "conf.d").glob("*.toml"))]
 
 
-def load(path: Path | None, default: Path = DEFAULT_PATH) -> Config:
+def load(
+    path: Path | None,
+    default: Path = DEFAULT_PATH,
+    *,
+    overlay: Mapping[str, Any] | None = None,
+    rules: CheckRules | None = None,
+) -> Config:
     """The configuration at `path`; without one, `default` if it is there, and in any case the conf.d beside it.
+    `overlay` are tables that are laid over all of it: what the fleet has set. Without `rules`, the text of the
+    governor's rules is not looked at.
 
     Raises ConfigError with every problem of every file.
     """
@@ -280,12 +390,37 @@ def load(path: Path | None, default: Path = DEFAULT_PATH) -> Config:
         # missing, can only be told of all layers together.
         decode(data, Config, str(file), problems, fragment=True)
         layers.append((file, data))
+    if overlay:
+        layers.append((OVERLAY, dict(overlay)))
+    if rules is not None:
+        for file, data in layers:
+            _check_rules(file, data, rules, problems)
     if not problems:
         merged = _merge([data for _, data in layers])
         config = decode(merged, Config, lambda key: _files_of(key, layers) or str(main), problems)
         if config is not None:
             return config
     raise ConfigError(f"the configuration has {len(problems)} problem(s); nothing was changed", problems)
+
+
+def _check_rules(file: Path, data: Mapping[str, Any], check: CheckRules, problems: list[str]) -> None:
+    for key, texts in _rule_lists(data):
+        # What is no list of texts was told of by `decode`.
+        if isinstance(texts, list) and all(isinstance(text, str) for text in texts):
+            try:
+                check(texts, f"{file}: {key}")
+            except ConfigError as error:
+                problems += error.problems
+
+
+def _rule_lists(data: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    ladders = data.get("ladder")
+    tables = {"governor": data.get("governor")}
+    if isinstance(ladders, Mapping):
+        tables |= {f"ladder.{name}": table for name, table in ladders.items()}
+    for key, table in tables.items():
+        if isinstance(table, Mapping) and "rules" in table:
+            yield f"{key}.rules", table["rules"]
 
 
 def _files_of(key: str, layers: Sequence[tuple[Path, Mapping[str, Any]]]) -> str:

@@ -23,6 +23,7 @@ from flyball.ports import (
 )
 
 AUTO = "auto"  # in place of a rung's name: let the governor choose
+RECORDING_END = b'{"kind":"ended"'  # begins the line after which a recording that the daemon ended has no more
 
 
 class DaemonInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,16 +12,17 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 import uvloop
 
 from flyball import __version__
-from flyball.clock import SystemClock
+from flyball.clock import SystemClock, wall_is_synchronized
 from flyball.config import Config, LadderSettings, load
 from flyball.control_api import DaemonInfo
 from flyball.engine.catalog import EngineCatalog
@@ -30,12 +31,19 @@ from flyball.engine.lineup import Lineup, difference, read
 from flyball.errors import EX_CONFIG, ConfigError, FlyballError, LadderError
 from flyball.events import Events
 from flyball.governor.governor import Governor
+from flyball.governor.load import score
+from flyball.governor.profile import Figures
+from flyball.governor.recording import Recordings
+from flyball.governor.rules import parse_all
+from flyball.governor.shelf import Shelf
+from flyball.governor.survey import Sources
 from flyball.ladder.manifest import LadderFolder
 from flyball.ladder.store import Store
 from flyball.ops import log as logs
 from flyball.ops.notify import Notifier
 from flyball.ops.watchdog import Heartbeats, Watchdog
-from flyball.ports import AcceleratorInfo, ReloadReport
+from flyball.ports import AcceleratorInfo, Reading, ReloadReport
+from flyball.remote import Host, Remote, secrets_of
 from flyball.sensing.alarms import Alarms
 from flyball.sensing.board import identify
 from flyball.sensing.contract import Roots
@@ -50,9 +58,13 @@ from flyball.serving.listen import Listener, Listeners, Patience
 from flyball.serving.metrics import Metrics
 from flyball.serving.rate import RateLimit
 from flyball.serving.sockets import ControlSocket, bind_tcp
+from flyball.uplink import homeassistant
+from flyball.uplink.configuring import Configuring, Tables, at_start
 from flyball.uplink.facts import birth_facts
-from flyball.uplink.handlers import ping, rung
+from flyball.uplink.journal import Journal
+from flyball.uplink.logbook import Logbook
 from flyball.uplink.record import Recorder
+from flyball.uplink.twin import Twin
 from flyball.uplink.uplink import Uplink
 
 log = logging.getLogger("flyball.daemon")
@@ -60,6 +72,7 @@ log = logging.getLogger("flyball.daemon")
 _BODIES_BYTES = 64 << 20  # all request bodies that are held at once
 _TEND_S = 1.0  # between two looks at the workers' memory and signs of life, at most
 _GOVERNOR = "governor"
+EX_RESTART = 75  # EX_TEMPFAIL of sysexits.h: the unit file's Restart=on-failure starts the daemon again
 
 
 class Daemon:
@@ -69,7 +82,8 @@ class Daemon:
         """Raises ConfigError, and LadderError when a folder named on the command line is no ladder."""
         self._config_path = config_path
         self._named = tuple(named)
-        self._config = load(config_path)
+        self._overlay: Tables = {}
+        self._config = self._load_at_start()
         self._socket_path = socket or self._config.paths.socket_path()
         self._store = Store(self._config.paths.ladders_dir())
         self._lineup = self._read_lineup(self._config)
@@ -96,25 +110,100 @@ class Daemon:
         self._meter = EnergyMeter(self._sampler)
         self._alarms = Alarms(events, clock)
         self._catalog = EngineCatalog(self._config.engine, events, clock)
-        self._governor = Governor(self._config, self._catalog, self._sampler, events, clock, self._floor)
+        power_mode = self._board.tegra.power_mode if self._board.tegra else ""
+        self._shelf = Shelf(self._config.paths.state_dir() / "profiles", power_mode)
+        self._governor = Governor(
+            self._config,
+            self._catalog,
+            events,
+            Sources(
+                readings=self._sampler,
+                clock=clock,
+                cpus=os.cpu_count() or 1,
+                meter=self._meter,
+                floor=self._floor,
+                figures=self._figures,
+                load_score=self._load_score,
+                synchronized=wall_is_synchronized,
+            ),
+        )
+        known = secrets_of(self._config)
+        self._logbook = Logbook(known)
+        remote = Remote(self._host())
+        journal = Journal(self._config.paths.state_dir())
+        configuring = Configuring(remote, journal, self._config.uplink.commands.trial_s)
         self._uplink = Uplink(
             self._config.uplink,
-            snapshot=Recorder(self._catalog, self._sampler, self._meter, clock, self._config.uplink.telemetry_period_s),
+            snapshot=Recorder(
+                self._catalog,
+                self._sampler,
+                self._meter,
+                clock,
+                self._config.uplink.telemetry_period_s,
+                self._load_score,
+            ),
             birth_facts=lambda: birth_facts(self._board.name, self._board.cpus, self._sampler, self._catalog.ladders()),
-            handlers=[ping(), rung(self._governor)],
+            handlers=remote.orders(configuring, self._governor, self._logbook, known),
             events=events,
             clock=clock,
             state_dir=self._config.paths.state_dir(),
+            journal=journal,
+            twin=Twin(configuring, journal),
+            home=lambda: homeassistant.view(self._catalog, self._sampler),
         )
         self._counted: dict[tuple[str, str, str], tuple[float, int]] = {}  # (ladder, version, rung) -> busy, answers
         self._reloading = asyncio.Lock()
         self._stop = asyncio.Event()
+        self.exit_code = 0
+
+    # ------------------------------------------------------------------------------------------------ the fleet
+
+    def _load(self, overlay: Tables) -> Config:
+        """Raises ConfigError."""
+        return load(self._config_path, rules=parse_all, overlay=overlay)
+
+    def _load_at_start(self) -> Config:
+        """With what the fleet has set, unless that does not fit any more: then the machine's own files alone. Raises
+        ConfigError when those have mistakes."""
+        own = self._load({})
+        overlay = at_start(own.paths.state_dir()) if own.uplink.enabled else {}
+        try:
+            config = self._load(overlay)
+        except ConfigError as error:
+            log.error("what the fleet has set does not fit the configuration any more, so it does not hold: %s", error)
+            return own
+        self._overlay = overlay
+        return config
+
+    def _host(self) -> Host:
+        def overlay(tables: Tables) -> None:
+            self._overlay = tables
+
+        def end() -> None:
+            self.exit_code = EX_RESTART
+            self._stop.set()
+
+        return Host(
+            config_path=self._config_path,
+            store=self._store,
+            catalog=self._catalog,
+            sensors=self._sampler,
+            config=lambda: self._config,
+            load=self._load,
+            overlay=overlay,
+            reload=self.reload,
+            stuck=self._heartbeats.stuck,
+            end=end,
+        )
 
     # ------------------------------------------------------------------------------------------------ life
 
     async def run(self) -> None:
         """Until asked to stop, then drains. Raises ConfigError when a listener cannot be bound."""
         with contextlib.ExitStack() as bound:
+            if self._config.uplink.enabled:
+                logging.getLogger().addHandler(self._logbook)
+                bound.callback(logging.getLogger().removeHandler, self._logbook)
             listeners = Listeners(self._bind(bound), Patience(drain_s=self._config.engine.drain_timeout_s))
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -198,7 +287,7 @@ class Daemon:
 
     def _bind(self, bound: contextlib.ExitStack) -> list[Listener]:
         uplink = self._uplink.state if self._config.uplink.enabled else None
-        metrics = Metrics(self._catalog, self._sampler, self._meter, uplink)
+        metrics = Metrics(self._catalog, self._sampler, self._meter, uplink, self._load_score, self._governor.figures)
         intake = Intake(_BODIES_BYTES)
         control = self._control_socket()
         bound.callback(control.remove)
@@ -211,6 +300,7 @@ class Daemon:
             reloading=self,
             probing=self,
             info=self._info,
+            recording=Recordings(self._governor.record, __version__, self._board.name).open,
             clock=self._clock,
             started_s=self._started_s,
             uplink=uplink,
@@ -245,6 +335,14 @@ class Daemon:
 
     def _floor(self, ladder: str) -> float | None:
         return self._catalog.get(ladder).folder.manifest.ladder.accuracy_floor
+
+    def _figures(self, ladder: str, version: str) -> Mapping[str, Figures]:
+        settings = self._config.ladder.get(ladder, LadderSettings())
+        return self._shelf.figures(self._catalog.get(ladder, version).folder, settings.profile)
+
+    def _load_score(self, readings: Sequence[Reading]) -> float | None:
+        found = score(readings, self._config.governor.load)
+        return None if found is None else found.value
 
     async def devices(self) -> Sequence[AcceleratorInfo]:
         return await list_devices()
@@ -294,7 +392,7 @@ class Daemon:
         """Reads the configuration and the ladders again. A configuration with a mistake changes nothing at all."""
         async with self._reloading:
             try:
-                fresh = load(self._config_path)
+                fresh = self._load(self._overlay)
             except ConfigError as error:
                 return ReloadReport(problems=error.problems or (str(error),))
             self._notifier.reloading()
@@ -304,6 +402,7 @@ class Daemon:
             sections = [f.name for f in msgspec.structs.fields(Config) if f.name not in ("governor", "ladder")]
             restart = [s for s in sections if getattr(fresh, s) != getattr(self._config, s)]
             self._config = msgspec.structs.replace(self._config, governor=fresh.governor, ladder=fresh.ladder)
+            self._shelf.forget()
             self._governor.apply(self._config)
             self._catalog.configure(self._config.ladder)
             lineup = self._read_lineup(self._config)
@@ -328,13 +427,13 @@ def _log_report(report: ReloadReport) -> None:
 def serve(config: Path | None, ladders: Sequence[Path], socket: Path | None) -> int:
     """Runs a daemon to its end. Raises ConfigError, LadderError before it has begun to serve."""
 
-    async def life() -> None:
+    async def life() -> int:
         daemon = Daemon(config, ladders, socket)
         logs.configure(daemon._config.log)
         await daemon.run()
+        return daemon.exit_code
 
-    uvloop.run(life())
-    return 0
+    return uvloop.run(life())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

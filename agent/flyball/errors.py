@@ -17,6 +17,7 @@ FlyballError                     what is wrong, where, what to do
 ├── UplinkError                  the fleet side; the daemon goes on without it
 │   ├── MessageError             a topic or a payload that the protocol does not allow
 │   ├── LinkError                the broker is not reached, refuses, or broke off; carries the reason code
+│   │   └── CredentialError      it, or a proxy, does not take us for who we say: somebody has to change something
 │   └── StateError               state.db cannot be opened or written
 └── ControlError                 the daemon could not be reached, or refused an order of the command line
 """
@@ -113,6 +114,10 @@ class LinkError(UplinkError):
     def __init__(self, message: str, code: int | None = None) -> None:
         self.code = code
         super().__init__(message)
+
+
+class CredentialError(LinkError):
+    pass
 
 
 class StateError(UplinkError):

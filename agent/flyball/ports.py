@@ -71,7 +71,11 @@ class Answer:
 
 
 class LatencyWindow(msgspec.Struct, frozen=True, kw_only=True):
-    """Latency of one rung's answers in the last `seconds`; the percentiles are None when there were none."""
+    """Latency of one rung's answers in the last `seconds`; the percentiles are None when there were none.
+
+    Work is pre + run + post of an answer, without what it waited before and between: its mean, and its sample standard
+    deviation, which takes two answers. `late` answers took longer in all than the deadline that was asked about; None
+    when none was."""
 
     rung: str
     seconds: float
@@ -79,6 +83,9 @@ class LatencyWindow(msgspec.Struct, frozen=True, kw_only=True):
     p50_s: float | None
     p95_s: float | None
     p99_s: float | None
+    work_mean_s: float | None = None
+    work_std_s: float | None = None
+    late: int | None = None
 
 
 class RungStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,10 +98,14 @@ class RungStatus(msgspec.Struct, frozen=True, kw_only=True):
     rss_bytes: int | None = None
     error: str = ""
     leave_alone_s: float = 0.0  # after failures: for so long the engine asks not to be sent back to this rung
+    accelerator: str = ""  # the kind that it runs on, or would: rungs of one kind take turns; "" when none is present
 
 
 class LadderTotals(msgspec.Struct, frozen=True, kw_only=True):
-    """Cumulative since the ladder was loaded; durations in nanoseconds, summed over answered requests."""
+    """Cumulative since the ladder was loaded; durations in nanoseconds, summed over answered requests.
+
+    Every request that the ladder was given counts once, when it is done with: in `success`, or, refused or failed, in
+    `failure`. Requests that came are therefore success + all failures + those still with it (LadderStatus.pending)."""
 
     success: int
     failure: Mapping[str, int]  # by reason: REJECTED, CANCELED, BACKEND, OTHER
@@ -156,8 +167,9 @@ class Measured(Protocol):
 
     def status(self) -> LadderStatus: ...
 
-    def window(self, seconds: float) -> LatencyWindow | None:
-        """Latency of the active rung; None while no rung is active."""
+    def window(self, seconds: float, deadline_s: float | None = None) -> LatencyWindow | None:
+        """Latency of the active rung, and how many answers took longer than `deadline_s`; None while no rung is
+        active."""
         ...
 
     def totals(self) -> LadderTotals: ...
@@ -196,21 +208,22 @@ class Catalog(Protocol):
 Quantity = Literal[
     "power", "energy", "voltage", "current", "temperature", "temperature_limit", "cpu_utilization", "utilization",
     "memory_available", "memory_total", "memory_used", "memory_limit", "load_1m", "frequency", "frequency_limit",
-    "pressure", "fan", "cooling", "throttled", "alarm", "over_current",
+    "pressure", "fan", "cooling", "throttled", "alarm", "over_current", "runnable",
 ]  # fmt: skip
 UNITS: Mapping[Quantity, str] = {
     "power": "W", "energy": "J", "voltage": "V", "current": "A", "temperature": "C", "temperature_limit": "C",
     "cpu_utilization": "ratio", "utilization": "ratio", "memory_available": "B", "memory_total": "B",
     "memory_used": "B", "memory_limit": "B", "load_1m": "tasks", "frequency": "Hz", "frequency_limit": "Hz",
     "pressure": "ratio", "fan": "ratio", "cooling": "ratio", "throttled": "flag", "alarm": "flag",
-    "over_current": "1/s",
+    "over_current": "1/s", "runnable": "tasks",
 }  # fmt: skip
 Scope = Literal["machine", "module", "board", "soc", "chip", "rail", "wall", "zone", "estimated"]
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
-    """One measured value. `unit` is W, J, V, A, C, B, Hz, tasks (load), ratio (0..1), 1/s (over_current: events) or
-    flag (throttled, alarm: 1 while so, else 0; `name` is the cause). `uncertainty` is relative, None if unknown."""
+    """One measured value. `unit` is W, J, V, A, C, B, Hz, tasks (load, runnable), ratio (0..1), 1/s (over_current:
+    events) or flag (throttled, alarm: 1 while so, else 0; `name` is the cause). `uncertainty` is relative, None if
+    unknown."""
 
     quantity: Quantity
     name: str
@@ -292,7 +305,10 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 
     rung: str
     accuracy: float | None
-    predicted_p95_s: float | None
+    predicted_p95_s: float | None  # at the limit's quantile, 95 % unless another was asked for
+    predicted_late: float | None = None  # share of the answers that would miss the deadline
+    predicted_power_w: float | None = None  # of the machine
+    predicted_temperature_c: float | None = None  # of the zone nearest to trouble, at the horizon
     ruled_out_by: str = ""  # the constraint, in words; empty when it fits
 
 
@@ -311,6 +327,22 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     candidates: tuple[Candidate, ...] = ()
     acted: bool = False  # False in observe mode, or when the switch failed
     error: str = ""
+    notice: str = ""  # what a rule of the configuration wants to be told
+    unforeseen: bool = False  # a limit broke that was predicted to hold
+    narrow: bool = False  # it is predicted to break only just
+    outcome: Mapping[str, float] = {}  # what came of it, some seconds later: latency, late share, power, temperature
+
+
+class GovernorFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be watched of the governor. `decisions` counts since the start, by ladder and action. The rest is of
+    the newest look, by ladder and rung, and has only what is known: the share of answers that would miss the deadline,
+    and how many times its profiled work a rung is expected to take beside what else runs."""
+
+    decisions: Mapping[str, Mapping[str, int]] = {}
+    predicted_late: Mapping[str, Mapping[str, float]] = {}
+    slow_down: Mapping[str, Mapping[str, float]] = {}
+    looks: int = 0  # each decides for every ladder
+    deciding_s: float = 0.0  # all of them together
 
 
 class Pin(msgspec.Struct, frozen=True, kw_only=True):

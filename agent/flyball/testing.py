@@ -122,7 +122,7 @@ class FakeLadder:
         return self.details.get(name, RungStatus(name=name, state="closed"))
 
     def measure(self, p95_s: float | None, count: int = 50) -> None:
-        """From now on the active rung's answers take this long; None = there are none."""
+        """From now on the active rung's answers take this long, all of it work; None = there are none."""
         self.latency = LatencyWindow(
             rung=self.active or "",
             seconds=5.0,
@@ -130,10 +130,16 @@ class FakeLadder:
             p50_s=p95_s,
             p95_s=p95_s,
             p99_s=p95_s,
+            work_mean_s=p95_s,
+            work_std_s=None if p95_s is None or count < 2 else 0.0,
         )
 
-    def window(self, seconds: float) -> LatencyWindow | None:
-        return None if self.active is None else self.latency
+    def window(self, seconds: float, deadline_s: float | None = None) -> LatencyWindow | None:
+        """Every answer is late when the 95th percentile is, unless `latency` says how many are."""
+        if self.active is None or deadline_s is None or self.latency.late is not None:
+            return None if self.active is None else self.latency
+        late = self.latency.count if (self.latency.p95_s or 0.0) > deadline_s else 0
+        return msgspec.structs.replace(self.latency, late=late)
 
     def totals(self) -> LadderTotals:
         return self.counted

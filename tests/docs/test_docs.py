@@ -71,11 +71,8 @@ def known_commands() -> set[tuple[str, ...]]:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_the_commands_in_the_documents_exist(document: Path, known_commands: set[tuple[str, ...]]) -> None:
     groups = {path[0] for path in known_commands if len(path) > 1}
-    later = {"fleet"}
     for line in re.findall(r"(?:^ {4}|^    |`)(?:sudo )?flyball ([a-z][a-z -]*)", document.read_text(), re.MULTILINE):
         words = tuple(line.split())
-        if words[0] in later:
-            continue
         path = words[:2] if words[0] in groups else words[:1]
         if len(path) == 1 and path[0] in groups:
             continue

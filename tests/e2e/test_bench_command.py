@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from real_daemon import flyball
 
-from flyball.measure.profile import Profile, load
+from flyball.ladder.profile import Profile, load
 
 LADDER = Path(__file__).resolve().parents[2] / "examples/defects/ladder"
 NARROW = {**os.environ, "COLUMNS": "80"}

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from flyball.measure.profile import EarlyStopping, Energy, Latency, Machine, Profile, RungProfile, Setup
+from flyball.ladder.profile import EarlyStopping, Energy, Latency, Machine, Profile, RungProfile, Setup
 from flyball.ports import Scope
 
 

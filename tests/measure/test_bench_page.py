@@ -7,7 +7,7 @@ import pytest
 from measured_rungs import energy, profile, rung
 
 from flyball.measure.page import front, page
-from flyball.measure.plots import log_ticks, ticks
+from flyball.plots import log_ticks, ticks
 
 SVG = re.compile(r"<svg.*?</svg>", re.DOTALL)
 LADDER = (

@@ -12,7 +12,7 @@ import pytest
 from measured_rungs import energy, profile, rung
 
 from flyball.errors import ConfigError
-from flyball.measure.profile import EarlyStopping, Energy, Latency, Profile, RungProfile, encode, load, save
+from flyball.ladder.profile import EarlyStopping, Energy, Latency, Profile, RungProfile, encode, load, save
 
 
 def test_what_was_saved_is_loaded(tmp_path: Path) -> None:

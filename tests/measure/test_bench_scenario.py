@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from flyball.errors import WorkerError
-from flyball.measure.scenario import MOST_ERRORS, PER_QUERY, Load, Scenario, arrivals, drive
+from flyball.ladder.profile import Scenario
+from flyball.measure.scenario import MOST_ERRORS, PER_QUERY, Load, arrivals, drive
 from flyball.testing import FakeClock
 
 RUN_S = 1 / 128  # exact in binary, so that 128 of them are 1 s

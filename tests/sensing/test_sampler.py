@@ -19,7 +19,7 @@ from trees import put_hwmon, put_proc, put_zone, roots_in
 from flyball.clock import SystemClock
 from flyball.config import Sensing
 from flyball.events import Event, Events
-from flyball.ports import Readings, SensorHealth
+from flyball.ports import Reading, Readings, SensorHealth
 from flyball.sensing.contract import Roots, Sensor, SensorFailed, Unavailable
 from flyball.sensing.discovery import discover
 from flyball.sensing.energy import EnergyMeter
@@ -432,6 +432,26 @@ def test_stop_ends_the_threads_and_leaves_a_hanging_one_behind() -> None:
 def test_all_sensors_wake_at_the_same_multiples_of_the_period() -> None:
     assert [next_tick_s(t, 0.5) for t in (10.0, 10.01, 10.4999999, 10.49)] == [10.5, 10.5, 11.0, 10.5]
     assert next_tick_s(10.2 + 60.0, 1.0) == 71.0
+    assert [next_tick_s(t, 1.0, 0.25) for t in (10.0, 10.2499999, 10.25, 10.3)] == [10.25, 11.25, 11.25, 11.25]
+
+
+def test_a_sensor_with_a_phase_is_read_later_than_the_others(rig: Callable[..., Rig]) -> None:
+    period_s = 10 * PERIOD_S
+    reads_s: list[float] = []
+
+    class Later(ToldSensor):
+        fastest_s = period_s
+        phase = 0.5
+
+    def answer(now_s: float) -> Sequence[Reading]:
+        reads_s.append(now_s)
+        return ()
+
+    sensor = Later(answer)
+    rig(sensor)
+    sensor.wait_for_reads(5)
+    after_s = [(t_s - sensor.phase * period_s) % period_s for t_s in reads_s[1:]]
+    assert min(after_s) < sensor.phase * period_s, "at least one of them came before the others' next tick"
 
 
 def test_the_whole_sampler_costs_far_less_than_half_a_percent_of_a_core() -> None:

@@ -7,7 +7,7 @@ import json
 import socket
 import struct
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
@@ -21,6 +21,7 @@ from flyball.ports import (
     AcceleratorInfo,
     Decision,
     EnergyTotal,
+    GovernorFigures,
     InferRequest,
     Interface,
     Pin,
@@ -132,6 +133,11 @@ class FakeProbing:
         return (AcceleratorInfo(backend="onnx", kind="cpu", id="cpu"),)
 
 
+async def nothing_to_record() -> AsyncGenerator[bytes, None]:
+    return
+    yield b""
+
+
 @dataclass
 class World:
     """Everything that the daemon would bring."""
@@ -142,6 +148,8 @@ class World:
     steering: FakeSteering = field(default_factory=FakeSteering)
     pins: list[Pin] = field(default_factory=list)
     uplink: UplinkStatus | None = None
+    governed: GovernorFigures = field(default_factory=GovernorFigures)
+    recording: Callable[[], AsyncGenerator[bytes, None]] = nothing_to_record
     clock: FakeClock = field(default_factory=FakeClock)
     intake: Intake = field(default_factory=lambda: Intake(8 << 20))
     rate: RateLimit | None = None
@@ -151,7 +159,10 @@ class World:
 
     def metrics(self) -> Metrics:
         uplink = self.uplink
-        return Metrics(self.catalog(), self.readings, self.energy, None if uplink is None else lambda: uplink)
+        return Metrics(
+            self.catalog(), self.readings, self.energy, None if uplink is None else lambda: uplink,
+            governor=lambda: self.governed,
+        )  # fmt: skip
 
     def api(self, *, allow_pin: bool = True) -> HttpApi:
         return HttpApi(
@@ -169,6 +180,7 @@ class World:
             reloading=FakeReloading(),
             probing=FakeProbing(),
             info=lambda: DaemonInfo(version="1.2", device="box", board="Test Board", mode="observe"),
+            recording=self.recording,
             clock=self.clock,
             started_s=self.clock.monotonic_s() - 5,
             uplink=None if uplink is None else lambda: uplink,

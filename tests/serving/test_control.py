@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import grp
 import json
 import os
@@ -11,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -29,6 +31,7 @@ from flyball.errors import (
     TooLargeError,
     UnavailableError,
 )
+from flyball.governor.recording import Ended
 from flyball.ports import (
     Decision,
     EnergyTotal,
@@ -113,6 +116,64 @@ def test_decisions(world: World, client: Client) -> None:
 def test_bad_limits(served: Served, limit: str) -> None:
     status, reply = ask(served.path, "GET", f"/control/decisions?limit={limit}")
     assert (status, b"limit: expected a number" in reply) == (400, True)
+
+
+class Tape:
+    """Lines of a recording, one for each call of `say`; None ends it."""
+
+    def __init__(self, *lines: bytes) -> None:
+        self.waiting: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self.left = threading.Event()
+        for line in lines:
+            self.waiting.put_nowait(line)
+
+    async def __call__(self) -> AsyncGenerator[bytes, None]:
+        try:
+            while (line := await self.waiting.get()) is not None:
+                yield line
+        finally:
+            self.left.set()
+
+
+def test_a_recording_comes_line_by_line_until_the_reader_leaves(world: World, serve: Callable[..., Served]) -> None:
+    long = b"x" * 300_000 + b"\n"
+    world.recording = tape = Tape(b"one\n", long)
+    served = serve()
+    with contextlib.closing(Client(served.path, timeout_s=10).record()) as lines:
+        assert next(lines) == b"one\n"
+        assert next(lines) == long
+        assert not tape.left.is_set()
+    served.soon(lambda: tape.waiting.put_nowait(b"to nobody\n"))  # a closed socket shows when it is written to
+    assert tape.left.wait(10)
+
+
+def test_a_recording_ends_with_the_daemons_words_or_with_the_time(world: World, serve: Callable[..., Served]) -> None:
+    end = msgspec.json.encode(Ended(why="enough")) + b"\n"
+    world.recording = over = Tape(b"one\n", end)
+    over.waiting.put_nowait(None)
+    assert list(Client(serve().path, timeout_s=10).record()) == [b"one\n", end]
+    silent = Tape(b"two\n")
+    world.recording = silent
+    served = serve()
+    assert list(Client(served.path, timeout_s=10).record(0.3)) == [b"two\n"]
+    served.soon(lambda: silent.waiting.put_nowait(b"to nobody\n"))
+    assert silent.left.wait(10), "the connection was closed"
+
+
+def test_a_recording_that_is_refused_and_one_whose_daemon_goes(world: World, serve: Callable[..., Served]) -> None:
+    def refuse() -> AsyncGenerator[bytes, None]:
+        raise UnavailableError("somebody else is recording")
+
+    world.recording = refuse
+    with pytest.raises(UnavailableError, match="somebody else is recording"):
+        next(Client(serve().path, timeout_s=10).record())
+    world.recording = Tape(b"one\n")
+    served = serve(Patience(drain_s=0.1))
+    lines = Client(served.path, timeout_s=10).record()
+    assert next(lines) == b"one\n"
+    served.stop()
+    with pytest.raises(ControlError, match=r"the connection to the daemon on .* broke"):
+        next(lines)
 
 
 def test_holding_and_releasing_a_rung(world: World, client: Client) -> None:

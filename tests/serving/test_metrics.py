@@ -8,7 +8,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse
 from served import World
 
-from flyball.ports import UNITS, EnergyTotal, LadderTotals, Reading, SensorHealth, UplinkStatus
+from flyball.ports import UNITS, EnergyTotal, GovernorFigures, LadderTotals, Reading, SensorHealth, UplinkStatus
+from flyball.serving.metrics import Metrics
+from flyball.testing import FakeCatalog
 
 TOTALS = LadderTotals(
     success=5,
@@ -112,6 +114,7 @@ def test_the_machine(world: World) -> None:
         reading("cpu_utilization", "cpu0", 0.99, "ratio", "chip"),
         reading("memory_total", "ram", 8e9, "B", "machine"),
         reading("memory_used", "ram", 2e9, "B", "machine"),
+        reading("runnable", "machine", 5.0, "tasks", "machine"),
         reading("power", "VDD_IN", 7.5, "W", "board", "ina"),
         reading("power", "VDD_IN", 7.6, "W", "board", "other"),
         reading("temperature", 'zone "0"\n', 51.5, "C", "zone", "thermal"),
@@ -120,10 +123,20 @@ def test_the_machine(world: World) -> None:
     assert samples[key("nv_cpu_utilization")] == 0.25
     assert samples[key("nv_cpu_memory_total_bytes")] == 8e9
     assert samples[key("nv_cpu_memory_used_bytes")] == 2e9
+    assert samples[key("flyball_runnable_tasks")] == 5
     assert samples[key("flyball_power_watts", rail="VDD_IN", scope="board", sensor="ina")] == 7.5
     assert samples[key("flyball_power_watts", rail="VDD_IN", scope="board", sensor="other")] == 7.6
     assert samples[key("flyball_temperature_celsius", zone='zone "0"\n', sensor="thermal")] == 51.5
     assert "nv_gpu_power_usage" not in names(samples)
+
+
+def test_the_load_score_is_that_of_the_newest_readings_and_absent_when_unknown(world: World) -> None:
+    world.readings.readings = [reading("cpu_utilization", "machine", 0.25, "ratio", "machine")]
+    assert "flyball_load_score" not in names(read(world))
+    page = Metrics(FakeCatalog(), world.readings, world.energy, load_score=lambda r: r[0].value * 2).render("")[0]
+    assert "\nflyball_load_score 0.5\n" in page.decode()
+    page = Metrics(FakeCatalog(), world.readings, world.energy, load_score=lambda _: None).render("")[0]
+    assert "flyball_load_score" not in page.decode()
 
 
 def test_energy(world: World) -> None:
@@ -143,6 +156,7 @@ def test_energy(world: World) -> None:
 
 def test_every_other_quantity_has_its_metric(world: World) -> None:
     kept_elsewhere = {"energy", "cpu_utilization", "memory_available", "memory_total", "memory_used", "load_1m"}
+    kept_elsewhere |= {"runnable"}
     quantities = [q for q in UNITS if q not in kept_elsewhere]
     before = names(read(world))
     for quantity in quantities:
@@ -164,6 +178,26 @@ def test_sensors(world: World) -> None:
     assert samples[key("flyball_sensor_read_seconds", sensor="good")] == 0.002
     assert key("flyball_sensor_read_seconds", sensor="bad") not in samples
     assert samples[key("flyball_sensor_failures_total", sensor="bad")] == 4
+
+
+def test_the_governor(world: World) -> None:
+    assert not any("decision" in name or "slow_down" in name or "_late_" in name for name in names(read(world)))
+    world.governed = GovernorFigures(
+        decisions={"echo": {"stay": 40, "down": 1}},
+        predicted_late={"echo": {"large": 0.25, "small": 0.0}},
+        slow_down={"echo": {"small": 0.86}},
+        looks=41,
+        deciding_s=0.004,
+    )
+    samples = read(world)
+    assert samples[key("flyball_decisions_total", model="echo", action="stay")] == 40
+    assert samples[key("flyball_decisions_total", model="echo", action="down")] == 1
+    assert samples[key("flyball_rung_predicted_late_ratio", model="echo", rung="large")] == 0.25
+    assert samples[key("flyball_rung_predicted_late_ratio", model="echo", rung="small")] == 0.0
+    assert samples[key("flyball_slow_down_ratio", model="echo", rung="small")] == 0.86
+    assert key("flyball_slow_down_ratio", model="echo", rung="large") not in samples
+    assert samples[key("flyball_governor_decision_seconds_count")] == 41
+    assert samples[key("flyball_governor_decision_seconds_sum")] == 0.004
 
 
 def test_the_uplink(world: World) -> None:

@@ -45,7 +45,7 @@ def test_an_example(world: World, serve: Callable[..., Served], tmp_path: Path, 
 def test_every_documented_endpoint_is_there(served: Served) -> None:
     text = DOCS.read_text(encoding="utf-8")
     listed = re.findall(r"^\| `(GET|POST) ([^`?]+)", text, re.MULTILINE)
-    assert len(listed) == 16
+    assert len(listed) == 17
     client = Client(served.path, timeout_s=10)
     for method, path in listed:
         real = path.replace("NAME", "echo")

@@ -40,12 +40,12 @@ from flyball.config import Config
 from flyball.engine.devices import list_devices
 from flyball.events import Events
 from flyball.ladder.manifest import LadderFolder, Rung, load
+from flyball.ladder.profile import Energy, Profile, RungProfile, Setup, content_hash, encode, write
 from flyball.ladder.store import Store
-from flyball.measure.bench import Bench, Plan, Surroundings, content_hash, runnable
+from flyball.measure.bench import Bench, Plan, Surroundings, runnable
 from flyball.measure.conditions import machine
 from flyball.measure.inputs import described, inputs
 from flyball.measure.page import page
-from flyball.measure.profile import Energy, Profile, RungProfile, Setup, encode, write
 from flyball.measure.scenario import MOST_ARRIVALS
 from flyball.measure.verdict import SHORTEST_S
 from flyball.sensing.contract import Roots

@@ -9,6 +9,7 @@ import typer
 
 from flyball.cli.terminal import JsonOption, out, print_json
 from flyball.config import DEFAULT_PATH, load
+from flyball.governor.rules import parse_all
 
 config_app = typer.Typer(no_args_is_help=True, help="Look at the configuration.")
 
@@ -35,7 +36,7 @@ def check(
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
     """Check a configuration and its conf.d; exit code 78 and every mistake when it cannot be used."""
-    config = load(file)
+    config = load(file, rules=parse_all)
     if as_json:
         print_json(config)
     else:

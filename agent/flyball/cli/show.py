@@ -125,7 +125,8 @@ def _why(now: Status, reasons: dict[str, Reasons], now_s: float) -> list[Text]:
     for name in (entry.status.name for entry in now.ladders):
         for pin in (p for p in now.pins if p.ladder == name):
             until = "until released" if pin.until_s is None else f"for {duration(max(0.0, pin.until_s - now_s))} more"
-            lines.append(Text.assemble((f"{name}: ", "bold"), f"held on {pin.rung} {until}"))
+            forced = ", against the limits of temperature and memory too" if pin.force else ""
+            lines.append(Text.assemble((f"{name}: ", "bold"), f"held on {pin.rung} {until}{forced}"))
         if name in reasons:
             last, change = reasons[name].last, reasons[name].last_change
             lines += [_told(name, d, now_s) for d in (change, last) if d is not None and (d is last or d != last)]

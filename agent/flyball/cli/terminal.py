@@ -39,6 +39,7 @@ JsonOption = typer.Option("--json", help="Print JSON, for programs.")
 MOST_S = 30 * 86400.0  # as long as an order of the fleet may be; longer is a typing error or no time at all
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)?\Z")
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_OBEYED = re.compile("[\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _GAP = 2  # columns between two of a table: rich pads both sides of a cell
 _UNBOUNDED = 10_000  # columns of a pipe or a file
 
@@ -121,7 +122,12 @@ def print_json(value: Any) -> None:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeError:
         text = json.dumps(plain, indent=2)
-    sys.stdout.write(f"{text}\n")
+    sys.stdout.write(f"{harmless(text)}\n")
+
+
+def harmless(text: str) -> str:
+    """JSON with escapes for what terminals obey and JSON lets pass: C1 controls, changes of the writing direction."""
+    return _OBEYED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def fail(error: FlyballError) -> int:

@@ -37,18 +37,28 @@ class RungBook:
         self._rungs = folder.manifest.rung
         self._config = config
         self._clock = clock
+        self._present = frozenset({"cpu"})
         self._entries = {
-            rung.name: RungStatus(name=rung.name, state="closed", precision=rung.precision, accuracy=rung.accuracy)
+            rung.name: RungStatus(
+                name=rung.name,
+                state="closed",
+                precision=rung.precision,
+                accuracy=rung.accuracy,
+                accelerator=self.kind(rung),
+            )
             for rung in self._rungs
         }
         self._history = {rung.name: _History(sample=rung.canary) for rung in self._rungs}
-        self._present = frozenset({"cpu"})
 
     def limit_to(self, accelerators: Collection[str]) -> None:
         """`accelerators` are the kinds present on this machine; a rung that can use none of them is never opened."""
         self._present = frozenset(accelerators)
         for rung in self._rungs:
-            if not any(kind in accelerators for kind in rung.accelerators):
+            usable = any(kind in accelerators for kind in rung.accelerators)
+            self._entries[rung.name] = msgspec.structs.replace(
+                self._entries[rung.name], accelerator=self.kind(rung) if usable else ""
+            )
+            if not usable:
                 self._note(rung, "no-accelerator", f"none of its accelerators is present: {_listed(rung)}")
 
     def usable(self, rung: str) -> bool:

@@ -32,7 +32,6 @@ from flyball.errors import (
     DeadlineError,
     FlyballError,
     QueueFullError,
-    TooLargeError,
     UnavailableError,
     WorkerError,
 )
@@ -149,7 +148,7 @@ class LadderRunner:
                 answer = await self._requests.infer(request)
             else:
                 answer = await self._shortcuts.answer(request)
-        except (QueueFullError, TooLargeError, DeadlineError):
+        except (QueueFullError, DeadlineError):
             self._tally.failed("REJECTED")
             raise
         except (WorkerError, UnavailableError):
@@ -187,11 +186,11 @@ class LadderRunner:
             answered_s_ago=ago_s,
         )
 
-    def window(self, seconds: float) -> LatencyWindow | None:
+    def window(self, seconds: float, deadline_s: float | None = None) -> LatencyWindow | None:
         active = self._seats.active
         if active is None:
             return None
-        return self._tally.window(active.rung.name, seconds, self._clock.monotonic_s())
+        return self._tally.window(active.rung.name, seconds, self._clock.monotonic_s(), deadline_s)
 
     def totals(self) -> LadderTotals:
         cache, cascade = self._shortcuts.counts()

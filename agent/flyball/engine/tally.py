@@ -1,17 +1,18 @@
-"""What a runner counts: totals for metrics, and recent latencies per rung for the governor.
+"""What a runner counts: totals for metrics, and recent latencies and work per rung for the governor.
 
 Only arithmetic on values handed in; the caller brings the time.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
+import math
+from bisect import bisect_left, bisect_right
 from collections import Counter, deque
 
 from flyball.ports import LadderTotals, LatencyWindow, Timing
 
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-_KEPT = 4096  # latencies per rung: 16 s at 256 answers/s, 64 KiB
+_KEPT = 4096  # answers per rung: 16 s at 256 answers/s, 0.6 MiB
 
 
 class Tally:
@@ -28,7 +29,7 @@ class Tally:
         self._switches: Counter[str] = Counter()
         self._restarts: Counter[str] = Counter()
         self._buckets = [0] * (len(BUCKETS_S) + 1)
-        self._recent: dict[str, deque[tuple[float, float]]] = {}
+        self._recent: dict[str, deque[tuple[float, float, float]]] = {}  # rung -> (when, total, work) of its answers
 
     def answered(self, timing: Timing) -> None:
         """A request, whether a rung, a cascade of them or the cache answered it."""
@@ -44,7 +45,7 @@ class Tally:
         recent = self._recent.get(rung)
         if recent is None:
             recent = self._recent[rung] = deque(maxlen=_KEPT)
-        recent.append((now_s, timing.total_s))
+        recent.append((now_s, timing.total_s, timing.pre_s + timing.run_s + timing.post_s))
 
     def begun(self, rung: str, now_s: float) -> None:
         """A rung was given an inference; `ended` follows in any case."""
@@ -69,11 +70,29 @@ class Tally:
     def restarted(self, cause: str) -> None:
         self._restarts[cause] += 1
 
-    def window(self, rung: str, seconds: float, now_s: float) -> LatencyWindow:
+    def window(self, rung: str, seconds: float, now_s: float, deadline_s: float | None = None) -> LatencyWindow:
         since_s = now_s - seconds
-        recent = sorted(latency for at_s, latency in self._recent.get(rung, ()) if at_s >= since_s)
-        p50_s, p95_s, p99_s = (percentile(recent, q) for q in (0.5, 0.95, 0.99))
-        return LatencyWindow(rung=rung, seconds=seconds, count=len(recent), p50_s=p50_s, p95_s=p95_s, p99_s=p99_s)
+        total_s: list[float] = []
+        work_s: list[float] = []
+        for at_s, total, work in reversed(self._recent.get(rung, ())):
+            if at_s < since_s:
+                break
+            total_s.append(total)
+            work_s.append(work)
+        total_s.sort()
+        p50_s, p95_s, p99_s = (percentile(total_s, q) for q in (0.5, 0.95, 0.99))
+        mean_s, std_s = mean_and_deviation(work_s)
+        return LatencyWindow(
+            rung=rung,
+            seconds=seconds,
+            count=len(total_s),
+            p50_s=p50_s,
+            p95_s=p95_s,
+            p99_s=p99_s,
+            work_mean_s=mean_s,
+            work_std_s=std_s,
+            late=None if deadline_s is None else len(total_s) - bisect_right(total_s, deadline_s),
+        )
 
     def totals(self, now_s: float) -> LadderTotals:
         busy_s = dict(self._busy_s)
@@ -99,6 +118,16 @@ class Tally:
             worker_restarts=dict(self._restarts),
             latency_buckets=below,
         )
+
+
+def mean_and_deviation(values: list[float]) -> tuple[float | None, float | None]:
+    """The mean, None of nothing; the sample standard deviation, None of fewer than two."""
+    if not values:
+        return None, None
+    mean = math.fsum(values) / len(values)
+    if len(values) < 2:
+        return mean, None
+    return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
 
 
 def percentile(ordered: list[float], q: float) -> float | None:

@@ -1,18 +1,21 @@
-"""Which limits are broken now.
+"""Which limits are broken now, by what was measured.
 
-Observation + Limits -> one Check per limit. Pure.
+Machine + Seen + Limits -> one Check per limit. Pure.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+
+import msgspec
 
 from flyball.config import Governor as Rules
-from flyball.governor.values import MIB, Constraint, Limits, Observation
+from flyball.governor.values import MIB, Constraint, LadderView, Machine
+
+CLEARLY = 3.0  # standard deviations of a share that is just allowed; late requests come in clusters
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
+class Check(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """`broken` is None where it cannot be told. `text` says how it stands, for people. `bearable` marks a breach of
     the margin only, not of the limit itself."""
 
@@ -22,50 +25,66 @@ class Check:
     bearable: bool = False
 
 
-def check(seen: Observation, limits: Limits, rules: Rules) -> tuple[Check, ...]:
-    """One Check for every limit that is set."""
-    checks = []
-    if limits.latency_p95_s is not None:
-        checks.append(_latency(seen, limits.latency_p95_s))
+def check(machine: Machine, ladder: LadderView, rules: Rules, power_w: float | None) -> tuple[Check, ...]:
+    """One Check for every limit that is set. `power_w` is the machine's, smoothed."""
+    limits, checks = ladder.limits, []
+    if limits.deadline_s is not None:
+        checks.append(_latency(ladder, limits.deadline_s, limits.quantile))
     if limits.temperature_c is not None:
-        checks.append(_temperature(seen, limits.temperature_c, rules.temperature_margin_c))
+        checks.append(_temperature(machine, limits.temperature_c, rules.temperature_margin_c))
     if limits.memory_available_bytes is not None:
-        checks.append(_memory(seen, limits.memory_available_bytes))
+        checks.append(_memory(machine, limits.memory_available_bytes))
+    if limits.power_w is not None:
+        checks.append(_power("power", machine, power_w, limits.power_w, "W"))
+    if limits.energy_j_per_h is not None:
+        checks.append(_power("energy", machine, power_w, limits.energy_j_per_h / 3600.0, "W (Wh per hour)"))
     return tuple(checks)
 
 
-def _latency(seen: Observation, limit_s: float) -> Check:
+def _latency(ladder: LadderView, deadline_s: float, quantile: float) -> Check:
     # The newest answers must be late too: one late answer stays in an overlapping window for many periods, and a load
     # that has ended would be held against the rung for as long.
-    if seen.p95_s is None or seen.newest_p95_s is None:
+    seen, allowed = ladder.seen, 1.0 - quantile
+    if seen.late is None or seen.window_late is None or not seen.window_answers:
         return Check(constraint="latency", broken=None, text="no new answers to measure latency by")
-    if seen.p95_s > limit_s and seen.newest_p95_s > limit_s:
-        text = f"latency p95 {milliseconds(seen.p95_s)} over the limit {milliseconds(limit_s)}"
-        return Check(constraint="latency", broken=True, text=text)
-    return Check(constraint="latency", broken=False, text=f"latency p95 {milliseconds(seen.p95_s)}")
+    chance = CLEARLY * math.sqrt(allowed * quantile / seen.window_answers)
+    p95 = "" if seen.p95_s is None else f"latency p95 {milliseconds(seen.p95_s)}, "
+    text = f"{p95}{seen.window_late:.1%} of {seen.window_answers} later than {milliseconds(deadline_s)}"
+    broken = seen.late > allowed and seen.window_late > allowed + chance
+    return Check(constraint="latency", broken=broken, text=f"{text}, {allowed:.1%} allowed" if broken else text)
 
 
-def _temperature(seen: Observation, limit_c: float, margin_c: float) -> Check:
-    if seen.temperature_c is None:
+def _temperature(machine: Machine, limit_c: float, margin_c: float) -> Check:
+    if not machine.zones:
         return Check(constraint="temperature", broken=None, text="no temperature reading")
-    where = f" ({seen.hottest_zone})" if seen.hottest_zone else ""
-    text = f"temperature {seen.temperature_c:.1f} °C{where}"
-    if seen.temperature_c <= limit_c - margin_c:
+    hottest = max(machine.zones, key=machine.zones.__getitem__)
+    temp_c = machine.zones[hottest]
+    text = f"temperature {temp_c:.1f} °C ({hottest})"
+    if temp_c <= limit_c - margin_c:
         return Check(constraint="temperature", broken=False, text=text)
-    bearable = seen.temperature_c <= limit_c
+    bearable = temp_c <= limit_c
     over = f"within {margin_c:g} °C of" if bearable else "over"
-    return Check(
-        constraint="temperature", broken=True, text=f"{text} {over} the limit {limit_c:.1f} °C", bearable=bearable
-    )
+    text = f"{text} {over} the limit {limit_c:.1f} °C"
+    return Check(constraint="temperature", broken=True, text=text, bearable=bearable)
 
 
-def _memory(seen: Observation, limit_bytes: float) -> Check:
-    if seen.memory_available_bytes is None:
+def _memory(machine: Machine, limit_bytes: float) -> Check:
+    available = machine.memory_available_bytes
+    if available is None:
         return Check(constraint="memory", broken=None, text="no reading of available memory")
-    text = f"available memory {mebibytes(seen.memory_available_bytes)}"
-    if seen.memory_available_bytes >= limit_bytes:
+    text = f"available memory {mebibytes(available)}"
+    if available >= limit_bytes:
         return Check(constraint="memory", broken=False, text=text)
     return Check(constraint="memory", broken=True, text=f"{text} under the limit {mebibytes(limit_bytes)}")
+
+
+def _power(constraint: Constraint, machine: Machine, power_w: float | None, limit_w: float, unit: str) -> Check:
+    if machine.power_w is None or power_w is None:
+        return Check(constraint=constraint, broken=None, text="no reading of the machine's power")
+    text = f"{'estimated ' if machine.estimated else ''}power {power_w:.2f} W"
+    if power_w <= limit_w or machine.power_w <= limit_w:  # the mean still holds what another rung took
+        return Check(constraint=constraint, broken=False, text=text)
+    return Check(constraint=constraint, broken=True, text=f"{text} over the limit {limit_w:.2f} {unit}")
 
 
 def milliseconds(seconds: float) -> str:

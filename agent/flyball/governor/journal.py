@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+import msgspec
 
 from flyball.ports import Decision
 
@@ -58,6 +60,14 @@ class Journal:
             self._told = headline
             return True
         return False
+
+    def conclude(self, active: str, before_s: float, figures: Mapping[str, float]) -> None:
+        """Notes what came of the newest change, when it was made before `before_s` and still stands."""
+        if not self._changes or not figures:
+            return
+        number, decision = self._changes[-1]
+        if decision.acted and not decision.outcome and decision.t_s <= before_s and decision.target == active:
+            self._changes[-1] = (number, msgspec.structs.replace(decision, outcome=figures))
 
     def decisions(self) -> Sequence[Decision]:
         """The newest last."""

@@ -1,6 +1,6 @@
 """The readings that the limits of temperature and memory rest on, and which of them are lost.
 
-Observation -> sources -> State.sensed -> losses -> [policy: no climb, and after HOLD_S the last proven rung]
+Machine -> sources -> State.sensed -> losses -> [policy: no climb, and after HOLD_S the last proven rung]
 
 Each thermal zone counts by itself: when the hottest is gone, those that are left would say that all is well. A reading
 that never was there is no loss. Pure.
@@ -9,17 +9,15 @@ that never was there is no loss. Pure.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-from flyball.governor.values import Constraint, Observation
+import msgspec
+
+from flyball.governor.values import Constraint, Machine
 
 HOLD_S = 60.0  # a sensor that is read again within it costs no change of rung; heat takes minutes to build up
 
-Source = tuple[Constraint, str]  # with the zone, or "" for the reading as a whole
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Loss:
+class Loss(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """`since_s` is when it was last there."""
 
     constraint: Constraint
@@ -29,25 +27,34 @@ class Loss:
     def text(self) -> str:
         if self.zone:
             return f"no reading of the zone {self.zone}"
-        return "no reading of available memory" if self.constraint == "memory" else "no temperature reading"
+        return _TEXTS.get(self.constraint, f"no reading of {self.constraint}")
 
     def name(self) -> str:
         return f"{self.constraint}({self.zone})" if self.zone else self.constraint
 
 
-def sources(seen: Observation) -> frozenset[Source]:
-    """Those that are there now."""
-    found: set[Source] = {("temperature", zone) for zone in seen.zones}
-    if seen.temperature_c is not None:
-        found.add(("temperature", ""))
-    if seen.memory_available_bytes is not None:
-        found.add(("memory", ""))
+_TEXTS = {"memory": "no reading of available memory", "temperature": "no temperature reading"}
+
+
+def sources(machine: Machine) -> frozenset[str]:
+    """Those that are there now, as "constraint" or "constraint/zone"."""
+    found = {f"temperature/{zone}" for zone in (*machine.zones, *machine.off)}
+    if machine.zones:
+        found.add("temperature")
+    if machine.memory_available_bytes is not None:
+        found.add("memory")
+    if machine.power_w is not None:
+        found.update(("power", "energy"))
     return frozenset(found)
 
 
-def losses(sensed: Mapping[Source, float], seen: Observation, limited: frozenset[Constraint]) -> tuple[Loss, ...]:
+def losses(sensed: Mapping[str, float], machine: Machine, limited: frozenset[Constraint]) -> tuple[Loss, ...]:
     """Of the constraints in `limited`; where nothing is left of a quantity, its zones are not told one by one."""
-    here = sources(seen)
-    gone = [s for s in sorted(sensed) if s not in here and s[0] in limited]
-    whole = {constraint for constraint, zone in gone if not zone}
-    return tuple(Loss(constraint=c, zone=z, since_s=sensed[c, z]) for c, z in gone if not z or c not in whole)
+    here = sources(machine)
+    gone = [(*name.partition("/")[::2], since_s) for name, since_s in sorted(sensed.items()) if name not in here]
+    whole = {constraint for constraint, zone, _ in gone if not zone}
+    return tuple(
+        Loss(constraint=constraint, zone=zone, since_s=since_s)
+        for constraint, zone, since_s in gone
+        if constraint in limited and (not zone or constraint not in whole)
+    )

@@ -1,57 +1,54 @@
-"""What the governor remembers of a ladder between two decisions.
+"""What the governor remembers between two decisions.
 
-State -> at(view) -> noted(checks) -> [policy decides] -> moved(...) or refused(...) -> State
+State -> perception.perceive -> [policy chooses] -> moved(...) or refused(...) -> State
 
-Everything that outlives a decision is here. Frozen: every step returns a new value. Pure.
+Everything that outlives a decision is here: a State and a row of Views give the same decisions anywhere. Frozen, and
+written as JSON into a recorded log. Pure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
 from typing import Literal
 
+import msgspec
+
 from flyball.config import Governor as Rules
-from flyball.governor.constraints import Check
-from flyball.governor.sources import Loss, Source, losses, sources
-from flyball.governor.values import HARD, Constraint, Observation, View
+from flyball.governor import memory, thermal
+from flyball.governor.estimator import SlowDown
+from flyball.governor.values import Constraint, LadderView
 from flyball.ports import Decision, Pin
 
+CLIMB = "headroom"  # what binds when nothing but a better rung asks for the change
 CLIMBS_PER_HOUR = 30  # whatever the load does: every change of rung costs the opening of one
 HOUR_S = 3600.0
 FLAG_S = 60.0  # a breach before a longer silence says nothing of now; one answer in half a minute is still judged
+EASED_TASKS, EASED_SHARE = 0.5, 0.8  # what is clearly less: tasks per processor, and of the arrivals
+LONGEST_TRIAL = 4.0  # times the first back-off
+STAY_S = 60.0  # how long a stay is taken to last until one was seen
 
-# Why a climb was thought safe: never left, the load had fallen, or the wait was over and it is a try.
-Grounds = Literal["", "free", "load", "wait"]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Left:
-    """A rung that was left because a limit broke. `level` is the highest processor utilization in the dwell time after
-    that: the contention that it could not bear, seen from the rung below (whose own share is then the same as when
-    it is compared). `failures` are climbs in a row that were taken back; `misled` says that one of them was made
-    because the utilization had fallen, which is then no longer believed."""
+class Left(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A rung that was left because a limit broke, for `at_s` + `wait_s`: either the climb to it had to be taken back,
+    and it is not gone back to, whatever is predicted of it, unless there is clearly less contention or there are fewer
+    arrivals than then; or (`narrow`) the limit broke by little, or unforeseen, and only a prediction that is well
+    within it will do. `failures` are climbs in a row that were taken back."""
 
     cause: Constraint
     at_s: float
     wait_s: float
-    p95_s: float | None = None
-    level: float | None = None
     failures: int = 0
-    misled: bool = False
+    narrow: bool = False
+    contention: float = 0.0
+    arrivals_per_s: float = 0.0
+
+    def eased(self, contention: float, arrivals_per_s: float) -> bool:
+        if self.cause != "latency":
+            return False
+        return contention < self.contention - EASED_TASKS or arrivals_per_s < self.arrivals_per_s * EASED_SHARE
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Calm:
-    """The lowest p95 within the limit in the last stay on a rung that had one. The last would not do: as a load sets
-    in, it may be anything up to the limit, and would forbid the way back for good."""
-
-    p95_s: float
-    stay_s: float  # `since_s` of that stay
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rest:
+class Rest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A rung that could not be opened is left alone until `until_s`."""
 
     until_s: float
@@ -59,175 +56,155 @@ class Rest:
     error: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class State:
-    """`since_s` is when `active` became so. `flags` holds, newest last, when it could be told whether a limit was
-    broken, and whether it was: of the last periods, and none that is too old. `sensed` is when the readings that the
-    limits rest on were last there. `kept_s` is since when a limit has held without a break on the active rung,
-    `proven` the last rung on which it did for a whole trial. `streak` counts the periods in a row in which a climb to
-    `streak_for` looked safe, on `grounds`; `entered` are the grounds on which the active rung was climbed to ("" when
-    it was not)."""
+class LadderState(msgspec.Struct, frozen=True, kw_only=True):
+    """Of one ladder.
+
+    `since_s` is when `active` became so, `entered` whether that was a climb of the governor's own, and `calm` the
+    contention then. `flags` holds, newest last, when it could be told whether a limit was broken, and whether it was.
+    `kept_s` is since when a limit has held without a break on the active rung, `proven` the last rung on which it did
+    for a whole trial. `streak` counts the periods in a row in which `streak_for` looked safe. `slow` is what each rung
+    suffers, by "rung@accelerator". `arrivals_per_s` is smoothed, up at once and down slowly; `overhead_s` is what an
+    answer takes beyond wait and work. `stay_s` is how long stays on a rung have lasted, smoothed."""
 
     active: str = ""
     since_s: float = 0.0
-    looked_s: float | None = None
-    flags: Mapping[Constraint, tuple[tuple[float, bool], ...]] = field(default_factory=dict)
-    sensed: Mapping[Source, float] = field(default_factory=dict)
-    kept_s: Mapping[Constraint, float] = field(default_factory=dict)
-    proven: Mapping[Constraint, str] = field(default_factory=dict)
+    entered: bool = False
+    calm: float = 0.0
+    flags: Mapping[Constraint, tuple[tuple[float, bool], ...]] = {}
+    kept_s: Mapping[Constraint, float] = {}
+    proven: Mapping[Constraint, str] = {}
     streak: int = 0
     streak_for: str = ""
-    grounds: Grounds = ""
-    entered: Grounds = ""
-    entered_c: float | None = None  # temperature when heat made it step down to the active rung
-    calm: Mapping[str, Calm] = field(default_factory=dict)
-    left: Mapping[str, Left] = field(default_factory=dict)
-    rests: Mapping[str, Rest] = field(default_factory=dict)
+    left: Mapping[str, Left] = {}
+    rests: Mapping[str, Rest] = {}
     climbs_s: tuple[float, ...] = ()  # in the last hour
     pin: Pin | None = None
-
-    def at(self, view: View, rules: Rules) -> State:
-        """Takes in what happened without the governor: another rung is active, one failed, a pin ran out."""
-        now_s = view.now_s
-        state = self if view.active == self.active else self._entering(view.active or "", now_s)
-        if state.pin is not None and state.pin.until_s is not None and state.pin.until_s <= now_s:
-            state = replace(state, pin=None)
-        rests = {name: rest for name, rest in state.rests.items() if name != view.active}
-        for rung in view.rungs:
-            if rung.failed and rung.name not in rests and rung.name != view.active:
-                rests[rung.name] = Rest(until_s=now_s + rules.climb_backoff_s, failures=0, error=rung.error)
-        climbs_s = tuple(t for t in state.climbs_s if now_s - t < HOUR_S)
-        return replace(state, rests=rests, climbs_s=climbs_s, looked_s=now_s)
-
-    def noted(self, view: View, checks: tuple[Check, ...], rules: Rules) -> State:
-        """Takes in which limits are broken now, and what that says about the rungs that were left."""
-        state = replace(self, sensed={**self.sensed, **dict.fromkeys(sources(view.seen), view.now_s)})
-        lost = {loss.constraint for loss in state.lost(view.seen, checks)}
-        left = {name: _levelled(gone, view, rules) for name, gone in self.left.items()}
-        mine = left.get(self.active)
-        in_order = not any(c.broken for c in checks) and (mine is None or mine.cause not in lost)
-        if mine is not None and in_order and view.now_s - self.since_s >= trial_s(mine.cause, mine, rules):
-            del left[self.active]  # it has held its limits for long enough
-        late = any(c.broken for c in checks if c.constraint == "latency")
-        kept_s, proven = self._proving(view, checks, lost, rules)
-        return replace(
-            state,
-            flags={c.constraint: self._flagged(c, view.now_s, rules) for c in checks},
-            left=left,
-            kept_s=kept_s,
-            proven=proven,
-            calm=self.calm if late else self._calmest(view.seen.p95_s),
-        )
-
-    def lost(self, seen: Observation, checks: Sequence[Check]) -> tuple[Loss, ...]:
-        """The readings that were there once and are not now, of the limits that are set."""
-        return losses(self.sensed, seen, frozenset(c.constraint for c in checks))
+    slow: Mapping[str, SlowDown] = {}
+    arrivals_per_s: float | None = None
+    entered_c: float | None = None  # of the hottest zone when heat made it step down to the active rung
+    looks: int = 0  # at its arrivals
+    late: float | None = None  # share of the last hundreds of requests on the active rung
+    late_of: int = 0
+    arrivals_off: float = 0.0  # the newest count, in standard deviations
+    overhead_s: float = 0.0
+    stay_s: float = STAY_S
+    since_rules: Mapping[str, float] = {}  # of the configuration's rules: since when each condition has held
+    firing: tuple[str, ...] = ()
 
     def breaches(self, constraint: Constraint) -> int:
         return sum(broken for _, broken in self.flags.get(constraint, ()))
 
-    def climbing(self, rung: str, grounds: Grounds, safe: bool) -> State:
-        """Counts a period in which the climb to `rung` looked safe, or starts anew."""
-        if not safe:
-            return replace(self, streak=0, streak_for=rung, grounds="")
-        return replace(self, streak=self.streak + 1 if self.streak_for == rung else 1, streak_for=rung, grounds=grounds)
-
-    def moved(self, decision: Decision, seen: Observation, rules: Rules, now_s: float) -> State:
-        """After the switch that `decision` asked for."""
-        left = dict(self.left)
-        if decision.action == "down" and decision.binding in ("latency", "temperature", "memory"):
-            cause: Constraint = decision.binding  # type: ignore[assignment]  # narrowed by the line above
-            left[self.active] = self._leaving(cause, seen, rules, now_s)
-        state = replace(self._entering(decision.target, now_s), left=left)
-        if decision.action == "pin" and decision.target in left:
-            return replace(state, entered="wait")  # it was left for a limit that is stronger than the pin
-        if decision.action == "up":
-            return replace(state, entered=self.grounds or "free", climbs_s=(*self.climbs_s, now_s))
-        if decision.action == "down" and decision.binding == "temperature":
-            return replace(state, entered_c=seen.temperature_c)
-        return state
-
-    def refused(self, target: str, error: str, rules: Rules, now_s: float) -> State:
-        """After a switch to `target` that failed: it is left alone, twice as long at every failure in a row."""
-        failures = self.rests[target].failures + 1 if target in self.rests else 1
-        rest = Rest(until_s=now_s + _backoff_s(rules, failures - 1), failures=failures, error=error)
-        return replace(self, rests={**self.rests, target: rest}, streak=0)
-
-    def _flagged(self, check: Check, now_s: float, rules: Rules) -> tuple[tuple[float, bool], ...]:
-        oldest_s = now_s - max(FLAG_S, rules.of_windows * max(rules.period_s, rules.window_s))
-        fresh = tuple(flag for flag in self.flags.get(check.constraint, ()) if flag[0] >= oldest_s)
-        return fresh if check.broken is None else (*fresh, (now_s, check.broken))[-rules.of_windows :]
-
-    def _proving(
-        self, view: View, checks: tuple[Check, ...], lost: set[Constraint], rules: Rules
-    ) -> tuple[Mapping[Constraint, float], Mapping[Constraint, str]]:
-        """`kept_s` and `proven` after this look. A breach disproves the active rung, and those above it with it."""
-        names = [r.name for r in view.rungs]
-        kept_s, proven = dict(self.kept_s), {c: r for c, r in self.proven.items() if r in names}
-        for check in (c for c in checks if c.constraint in HARD):
-            constraint = check.constraint
-            if check.broken or check.broken is None or constraint in lost:
-                kept_s.pop(constraint, None)
-            if check.broken and constraint in proven and names.index(proven[constraint]) <= names.index(self.active):
-                del proven[constraint]
-            if check.broken is False and constraint not in lost:
-                since_s = kept_s.setdefault(constraint, view.now_s)
-                if view.now_s - since_s >= trial_s(constraint, None, rules):
-                    proven[constraint] = self.active
-        return kept_s, proven
-
-    def _calmest(self, p95_s: float | None) -> Mapping[str, Calm]:
-        before = self.calm.get(self.active)
-        if p95_s is None or (before is not None and before.stay_s == self.since_s and before.p95_s <= p95_s):
-            return self.calm
-        return {**self.calm, self.active: Calm(p95_s=p95_s, stay_s=self.since_s)}
-
-    def _entering(self, rung: str, now_s: float) -> State:
-        return replace(
+    def entering(self, rung: str, now_s: float, contention: float = 0.0, climbed: bool = False) -> LadderState:
+        stayed_s = now_s - self.since_s
+        mean_s = self.stay_s if not self.active or stayed_s <= 0 else 0.7 * self.stay_s + 0.3 * min(stayed_s, HOUR_S)
+        return msgspec.structs.replace(
             self,
             active=rung,
             since_s=now_s,
+            entered=climbed,
+            calm=contention,
             flags={},
             kept_s={},
             streak=0,
             streak_for="",
-            grounds="",
-            entered="",
+            late=None,
+            late_of=0,
             entered_c=None,
+            stay_s=mean_s,
         )
 
-    def _leaving(self, cause: Constraint, seen: Observation, rules: Rules, now_s: float) -> Left:
-        before = self.left.get(self.active)
-        taken_back = self.entered != "" and now_s - self.since_s < trial_s(cause, before, rules)
-        failures = (before.failures if before else 0) + 1 if taken_back else 0
-        misled = taken_back and (self.entered == "load" or (before is not None and before.misled))
-        return Left(
-            cause=cause,
-            at_s=now_s,
-            wait_s=_backoff_s(rules, failures),
-            p95_s=seen.p95_s,
-            failures=failures,
-            misled=misled,
-        )
+
+class State(msgspec.Struct, frozen=True, kw_only=True):
+    """Of the machine and all its ladders. `contention` is smoothed. `power_w` is what the machine takes, smoothed, and
+    `base_w` that without the ladders' own inferences. `sensed` is when the readings that the limits rest on were last
+    there, as "constraint" or "constraint/zone"."""
+
+    looked_s: float | None = None
+    contention: float = 0.0
+    base_w: float | None = None
+    power_w: float | None = None
+    zones: Mapping[str, thermal.Zone] = {}
+    memory: memory.Trend | None = None
+    sensed: Mapping[str, float] = {}
+    ladders: Mapping[str, LadderState] = {}
+
+    def of(self, ladder: str) -> LadderState:
+        return self.ladders.get(ladder) or LadderState()
+
+    def having(self, ladder: str, state: LadderState) -> State:
+        return msgspec.structs.replace(self, ladders={**self.ladders, ladder: state})
+
+    def pinned(self, ladder: str, pin: Pin | None) -> State:
+        return self.having(ladder, msgspec.structs.replace(self.of(ladder), pin=pin))
+
+    def moved(self, decision: Decision, now_s: float, rules: Rules) -> State:
+        """After the switch that `decision` asked for."""
+        before = self.of(decision.ladder)
+        left = dict(before.left)
+        forced = decision.binding in ("latency", "temperature", "memory", "power", "energy")
+        if forced and decision.action in ("down", "up"):
+            gone = _leaving(before, decision, self.contention, rules, now_s)
+            if gone is not None:
+                left[before.active] = gone
+        # The quickest or thriftiest rung may stand anywhere in the ladder: there, a climb may lead down.
+        climbed = decision.binding == CLIMB or (decision.action == "up" and not forced)
+        # What a pin brings back and heat takes again waits longer every time, too, but an order is not rationed.
+        after = before.entering(decision.target, now_s, self.contention, climbed or decision.action == "pin")
+        climbs_s = (*before.climbs_s, now_s) if climbed else before.climbs_s
+        if decision.binding == "temperature" and self.zones:
+            hottest_c = max(thermal.now_c(zone) for zone in self.zones.values())
+            after = msgspec.structs.replace(after, entered_c=hottest_c)
+        return self.having(decision.ladder, msgspec.structs.replace(after, left=left, climbs_s=climbs_s))
+
+    def refused(self, decision: Decision, error: str, now_s: float, rules: Rules) -> State:
+        """After a switch that failed: its target is left alone, twice as long at every failure in a row."""
+        before = self.of(decision.ladder)
+        failures = before.rests[decision.target].failures + 1 if decision.target in before.rests else 1
+        rest = Rest(until_s=now_s + backoff_s(rules, failures - 1), failures=failures, error=error)
+        rests = {**before.rests, decision.target: rest}
+        return self.having(decision.ladder, msgspec.structs.replace(before, rests=rests, streak=0, streak_for=""))
 
 
 def trial_s(cause: Constraint, before: Left | None, rules: Rules) -> float:
     """How long a rung has to hold its limits until the climb to it counts as a success. Heat takes minutes to build
     up, a late answer only a few windows."""
-    if cause == "temperature":
+    if cause in ("temperature", "energy"):
         return max(rules.climb_backoff_max_s, 2 * rules.dwell_s)
-    return max(rules.climb_backoff_s, 2 * rules.dwell_s, before.wait_s if before is not None else 0.0)
+    waited_s = min(before.wait_s, LONGEST_TRIAL * rules.climb_backoff_s) if before is not None else 0.0
+    return max(rules.climb_backoff_s, 2 * rules.dwell_s, waited_s)
 
 
-def _backoff_s(rules: Rules, doublings: int) -> float:
+def backoff_s(rules: Rules, doublings: int) -> float:
     return min(rules.climb_backoff_s * 2.0 ** min(doublings, 30), rules.climb_backoff_max_s)
 
 
-def _levelled(left: Left, view: View, rules: Rules) -> Left:
-    utilization = view.seen.cpu_utilization
-    since_s = view.now_s - left.at_s
-    if utilization is None or left.cause != "latency" or since_s < 2 * rules.period_s:
-        return left  # the first readings still cover the time before the step down
-    if left.level is None or (since_s <= rules.dwell_s and utilization > left.level):
-        return replace(left, level=utilization)
-    return left
+def settled(state: LadderState, ladder: LadderView, rules: Rules, now_s: float) -> float:
+    """How long the active rung has been answering what was measured: the first period of a stay holds requests that
+    waited out the change. Negative before that."""
+    return now_s - state.since_s - rules.period_s if ladder.active == state.active else -1.0
+
+
+def _leaving(state: LadderState, decision: Decision, contention: float, rules: Rules, now_s: float) -> Left | None:
+    """Whether the law is to wait before it goes back. Contention that came up since the climb is no fault of the
+    climb: when it has gone, the estimator says so."""
+    cause: Constraint = decision.binding  # type: ignore[assignment]  # the caller has looked
+    before = state.left.get(state.active)
+    taken_back = state.entered and now_s - state.since_s < trial_s(cause, before, rules)
+    grown = cause == "latency" and contention > state.calm + 0.5
+    if taken_back and not grown:
+        failures, narrow = (before.failures if before is not None else 0) + 1, before is not None and before.narrow
+    elif (decision.unforeseen or decision.narrow) and not grown:
+        narrow = cause == "latency"
+        failures = 0 if before is None else before.failures + narrow
+    else:
+        return None
+    # What was close stays close until something changes: `eased` sees that.
+    wait_s = HOUR_S if narrow else backoff_s(rules, failures)
+    return Left(
+        cause=cause, at_s=now_s, wait_s=wait_s, failures=failures, narrow=narrow, contention=contention,
+        arrivals_per_s=state.arrivals_per_s or 0.0,
+    )  # fmt: skip
+
+
+# Without a guess where the time went, `Literal` would be written out at every use.
+Action = Literal["stay", "down", "up", "pin"]

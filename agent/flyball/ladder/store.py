@@ -2,6 +2,7 @@
 
 <state>/ladders/NAME/versions/VERSION/   the files, never changed once there
 <state>/ladders/NAME/current             a symbolic link to the version in use, replaced in one step
+<state>/ladders/NAME/previous            the same, to the one before it
 
 A version is copied beside its place, flushed to disk and renamed, so that a crash leaves either all of it or none.
 """
@@ -60,10 +61,34 @@ class Store:
                 self._same_or_refuse(folder, place)
             else:
                 self._copy(folder, place)
-            _point(place.parent.parent / "current", Path("versions") / folder.version)
+            self._make_current(folder.name, folder.version)
         except OSError as error:
             raise LadderError(f"{place}: cannot be installed: {error.strerror} ({error.filename})") from error
         return load(place)
+
+    def previous(self, name: str) -> str | None:
+        """The installed version that was current before; None when there is none."""
+        version = _target(self._root / name / "previous")
+        return version if version in self.versions(name) and version != self.current_version(name) else None
+
+    def current_version(self, name: str) -> str | None:
+        return _target(self._root / name / "current")
+
+    def use(self, name: str, version: str) -> LadderFolder:
+        """Makes an installed version current. Raises NotFoundError, LadderError: damaged, or not to be written."""
+        if version not in self.versions(name):
+            known = ", ".join(self.versions(name)) or "none"
+            raise NotFoundError(f"ladder {name!r}: version {version!r} is not installed (installed: {known})")
+        place = self._root / name / "versions" / version
+        folder = load(place)
+        problems = verify_all(folder)
+        if problems:
+            raise LadderError(f"{name} {version} is damaged, so it was not made current", problems)
+        try:
+            self._make_current(name, version)
+        except OSError as error:
+            raise LadderError(f"{place}: cannot be made current: {error.strerror} ({error.filename})") from error
+        return folder
 
     def remove(self, name: str) -> None:
         """Raises NotFoundError, LadderError."""
@@ -78,6 +103,13 @@ class Store:
             shutil.rmtree(trash)
         except OSError as error:
             raise LadderError(f"{place}: cannot be removed: {error.strerror} ({error.filename})") from error
+
+    def _make_current(self, name: str, version: str) -> None:
+        place, before = self._root / name, self.current_version(name)
+        if before is not None and before != version:
+            # First: a crash in between leaves both on one version, which previous() tells from a way back.
+            _point(place / "previous", Path("versions") / before)
+        _point(place / "current", Path("versions") / version)
 
     def _same_or_refuse(self, folder: LadderFolder, place: Path) -> None:
         if (folder.root / FILE_NAME).read_bytes() != (place / FILE_NAME).read_bytes() or verify_all(load(place)):
@@ -115,6 +147,10 @@ def _files(folder: LadderFolder) -> Iterator[str]:
     if folder.manifest.ladder.labels:
         yield folder.manifest.ladder.labels
     yield from dict.fromkeys(r.artifact for r in folder.manifest.rung)
+
+
+def _target(link: Path) -> str | None:
+    return os.readlink(link).rpartition("/")[2] if link.is_symlink() else None
 
 
 def _point(link: Path, target: Path) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import hashlib
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from dataclasses import dataclass
@@ -25,7 +24,8 @@ from flyball.engine.runner import LadderRunner
 from flyball.engine.standby import Standby
 from flyball.errors import FlyballError, UnavailableError
 from flyball.events import Events
-from flyball.ladder.manifest import FILE_NAME, LadderFolder, Rung
+from flyball.ladder.manifest import LadderFolder, Rung
+from flyball.ladder.profile import RungProfile, Scenario
 from flyball.measure.conditions import (
     children,
     disturbance,
@@ -38,8 +38,7 @@ from flyball.measure.conditions import (
 )
 from flyball.measure.consumption import draw
 from flyball.measure.inputs import inputs
-from flyball.measure.profile import RungProfile
-from flyball.measure.scenario import Load, Scenario, drive
+from flyball.measure.scenario import Load, drive
 from flyball.measure.verdict import SHORTEST_S, Observed, profile_of, unmeasured
 from flyball.ports import InferRequest
 from flyball.sensing.contract import Roots
@@ -219,13 +218,6 @@ class Bench:
 def runnable(rung: Rung, present: Collection[str]) -> bool:
     """Whether one of the rung's accelerators is among these kinds."""
     return any(kind in present for kind in rung.accelerators)
-
-
-def content_hash(folder: LadderFolder) -> str:
-    """Of the manifest, which has the artifacts' hashes, and the labels: SHA-256 in hexadecimal. Raises OSError."""
-    digest = hashlib.sha256((folder.root / FILE_NAME).read_bytes())
-    digest.update("\n".join(folder.labels).encode())
-    return digest.hexdigest()
 
 
 def _alone(folder: LadderFolder, rung: Rung) -> LadderFolder:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flyball.measure.profile import Machine
+from flyball.ladder.profile import Machine
 from flyball.ports import UNITS, Quantity, Reading
 from flyball.sensing.alarms import OVER_CURRENT_PER_S, SINCE_BOOT, SLOWING
 from flyball.sensing.board import identify

@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 
 from flyball.energy import spread_of
-from flyball.measure.profile import Energy
+from flyball.ladder.profile import Energy
 from flyball.ports import Reading, Scope
 from flyball.sensing.energy import PowerSource
 from flyball.sensing.integral import COVERAGE_MIN, PowerIntegral, max_gap_s

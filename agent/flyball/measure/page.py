@@ -10,31 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from flyball.measure.plots import Bar, Point, bars, scatter
-from flyball.measure.profile import Profile, RungProfile
-
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1c2126; --dim: #5d6873; --paper: #ffffff; --line: #dfe4e8; --mark: #2f6f9f;
-  --front: #b3541e; --bad: #a3212b; --good: #1f7a3d; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e4e8eb; --dim: #9aa6b1; --paper: #15191d; --line: #30373e;
-  --mark: #6fb1e0; --front: #f0965a; --bad: #ff8088; --good: #6fcf8f; } }
-body { background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; max-width: 76rem;
-  margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.1rem; margin-top: 2.2rem; }
-.dim, figcaption { color: var(--dim); } figure { margin: 1rem 0; } svg { width: 100%; height: auto; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; } th { font-weight: 600; color: var(--dim); }
-.no { color: var(--bad); font-weight: 600; } .yes { color: var(--good); }
-.banner { border-left: 4px solid var(--bad); padding: .4rem 1rem; }
-svg text { fill: var(--ink); font: 12px system-ui, sans-serif; } svg .tick, svg .title { fill: var(--dim); }
-svg .grid { stroke: var(--line); fill: none; }
-svg .front { stroke: var(--front); fill: none; stroke-width: 1.5; stroke-dasharray: 4 3; }
-svg circle { fill: var(--mark); fill-opacity: .55; stroke: var(--mark); }
-svg .on-front circle { fill: var(--front); stroke: var(--front); }
-svg .bar { fill: var(--mark); fill-opacity: .7; } svg .whisker { stroke: var(--ink); fill: none; stroke-width: 1.2; }
-svg .faded { opacity: .55; } svg .faded circle { stroke-dasharray: 2 2; }
-"""
+from flyball.ladder.profile import Profile, RungProfile
+from flyball.plots import STYLE, Bar, Point, bars, scatter
 
 
 def page(profile: Profile) -> str:
@@ -43,7 +20,7 @@ def page(profile: Profile) -> str:
     parts = [
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>",
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>",
         f'<h1>{escape(title)}</h1><p class="dim">{escape(_conditions(profile))}</p>',
         *_banner(profile),
         f'<div class="wide">{_table(profile)}</div>',

@@ -16,11 +16,11 @@ import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 from flyball.errors import FlyballError
+from flyball.ladder.profile import Scenario
 
-Scenario = Literal["single", "multi", "server", "offline"]
 # What a scenario is judged by, as MLPerf Inference does; of offline that is the throughput.
 JUDGED_BY: dict[Scenario, float | None] = {"single": 0.90, "multi": 0.99, "server": 0.99, "offline": None}
 PER_QUERY = 8  # inferences, in the scenario multi

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flyball.ladder.manifest import Rung
+from flyball.ladder.profile import EarlyStopping, Latency, RungProfile, Scenario
 from flyball.measure.conditions import OTHERS_MOST, Disturbance
 from flyball.measure.consumption import Draw, energy
-from flyball.measure.profile import EarlyStopping, Latency, RungProfile
-from flyball.measure.scenario import JUDGED_BY, Load, Scenario
+from flyball.measure.scenario import JUDGED_BY, Load
 from flyball.measure.stopping import CONFIDENCE, estimate, queries_needed
 
 SHORTEST_S = 30.0

@@ -60,7 +60,8 @@ class SensorFailed(Exception):
 
 @runtime_checkable
 class Sensor(Protocol):
-    """A class attribute `fastest_s`, where there is one, is the shortest period at which the hardware may be asked."""
+    """A class attribute `fastest_s`, where there is one, is the shortest period at which the hardware may be asked;
+    `phase`, 0 to 1, the share of its period by which it is read later than the others."""
 
     name: str
 

@@ -9,9 +9,9 @@
     sampler.stop()
 
 A sensor that blocks keeps back its own thread and nothing else. All threads wake at the same multiples of the period:
-with sensors of 0.1 ms that is one short burst of work per period, not one per sensor. A sensor may have a period of its
-own, and none is asked more often than its hardware bears. The absent are asked once a minute. Never blocks its
-callers on hardware, never keeps more than the window, never turns a failure into a figure.
+with sensors of 0.1 ms that is one short burst of work per period, not one per sensor. A sensor may have a period and a
+phase of its own, and none is asked more often than its hardware bears. The absent are asked once a minute. Never blocks
+its callers on hardware, never keeps more than the window, never turns a failure into a figure.
 """
 
 from __future__ import annotations
@@ -152,13 +152,14 @@ class Sampler:
 
     def _sample(self, sensor: Sensor, track: Track) -> None:
         period_s = self._periods[sensor.name]
+        later_s = getattr(sensor, "phase", 0.0) * period_s
         while not self._stopping.is_set():
             self._read(sensor, track)
             now_s = self._clock.monotonic_s()
             with self._lock:
                 wait_s = track.wait_s()
             rest_s = STAND_IN_S if getattr(sensor, "stands_in", False) and self._is_measured() else 0.0
-            self._stopping.wait(next_tick_s(now_s + wait_s, max(period_s, rest_s)) - now_s)
+            self._stopping.wait(next_tick_s(now_s + wait_s, max(period_s, rest_s), later_s) - now_s)
 
     def _read(self, sensor: Sensor, track: Track) -> None:
         """One read and what follows from it: the boundary that catches whatever a sensor raises."""
@@ -254,6 +255,6 @@ def stale_after_s(period_s: float) -> float:
     return max(STALE_PERIODS * period_s, STALE_MIN_S)
 
 
-def next_tick_s(after_s: float, period_s: float) -> float:
-    """The next multiple of the period, at least a thousandth of a period away."""
-    return (math.floor(after_s / period_s + 0.001) + 1) * period_s
+def next_tick_s(after_s: float, period_s: float, later_s: float = 0.0) -> float:
+    """The next multiple of the period, and so much later; at least a thousandth of a period away."""
+    return (math.floor((after_s - later_s) / period_s + 0.001) + 1) * period_s + later_s

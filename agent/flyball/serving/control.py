@@ -7,7 +7,7 @@ Who may open the socket (mode 0660, group flyball) may do all of this; TCP liste
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -48,7 +48,9 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Controls:
     """What an operator can look at and turn. `info` is asked anew each time, because a reload may change the mode;
-    `uplink` is None when there is none; `window_s` is the time over which the status tells latencies."""
+    `recording` gives what the governor sees and decides from now on, as JSON lines, and raises UnavailableError while
+    somebody else records; `uplink` is None when there is none; `window_s` is the time over which the status tells
+    latencies."""
 
     catalog: Catalog
     readings: Readings
@@ -58,6 +60,7 @@ class Controls:
     reloading: Reloading
     probing: Probing
     info: Callable[[], DaemonInfo]
+    recording: Callable[[], AsyncGenerator[bytes, None]]
     clock: Clock
     started_s: float
     uplink: Callable[[], UplinkStatus] | None = None
@@ -86,6 +89,7 @@ class _Orders:
         return [
             Endpoint("GET", "/control/status", self.status),
             Endpoint("GET", "/control/decisions", self.decisions),
+            Endpoint("GET", "/control/recording", self.recording),
             Endpoint("GET", "/control/devices", self.devices),
             Endpoint("GET", "/control/ladders/{ladder}", self.interface),
             Endpoint("POST", "/control/ladders/{ladder}/rung", self.rung),
@@ -130,6 +134,10 @@ class _Orders:
         if not (text.isascii() and text.isdigit() and len(text) <= 5 and 1 <= int(text) <= _DECISIONS_MAX):
             raise RequestError(f"limit: expected a number from 1 to {_DECISIONS_MAX}, found {text[:40]!r}")
         return json_reply(Decisions(decisions=tuple(self._controls.steering.decisions(ladder)[-int(text) :])))
+
+    async def recording(self, ask: Ask) -> Reply:
+        """Until the client goes away."""
+        return Reply(b"", headers=((b"content-type", b"application/jsonl"),), stream=self._controls.recording())
 
     async def devices(self, ask: Ask) -> Reply:
         return json_reply(Devices(devices=tuple(await self._controls.probing.devices())))

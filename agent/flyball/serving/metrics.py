@@ -19,6 +19,7 @@ from prometheus_client.core import (
     HistogramMetricFamily,
     InfoMetricFamily,
     Metric,
+    SummaryMetricFamily,
     UnknownMetricFamily,
 )
 from prometheus_client.exposition import choose_encoder
@@ -28,9 +29,11 @@ from flyball import __version__
 from flyball.ports import (
     Catalog,
     EnergyMeter,
+    GovernorFigures,
     LadderStatus,
     LadderTotals,
     Quantity,
+    Reading,
     Readings,
     UplinkStatus,
 )
@@ -67,7 +70,8 @@ _SENSED: dict[Quantity, tuple[str, str, str]] = {
 
 
 class Metrics:
-    """Renders the page; implements http.Exposition. `uplink` is None when there is none."""
+    """Renders the page; implements http.Exposition. `uplink` is None when there is none; `load_score` makes one figure
+    of the newest readings, None when they do not suffice; `governor` tells what it has decided and what it expects."""
 
     def __init__(
         self,
@@ -75,9 +79,11 @@ class Metrics:
         readings: Readings,
         energy: EnergyMeter,
         uplink: Callable[[], UplinkStatus] | None = None,
+        load_score: Callable[[Sequence[Reading]], float | None] = lambda _: None,
+        governor: Callable[[], GovernorFigures] = GovernorFigures,
     ) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(_Collector(catalog, readings, energy, uplink))
+        self._registry.register(_Collector(catalog, readings, energy, uplink, load_score, governor))
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """The page and its content type, in the format that the Accept header prefers."""
@@ -92,7 +98,11 @@ class _Collector(Collector):
         readings: Readings,
         energy: EnergyMeter,
         uplink: Callable[[], UplinkStatus] | None,
+        load_score: Callable[[Sequence[Reading]], float | None],
+        governor: Callable[[], GovernorFigures],
     ) -> None:
+        self._load_score = load_score
+        self._governor = governor
         self._catalog = catalog
         self._readings = readings
         self._energy = energy
@@ -110,6 +120,7 @@ class _Collector(Collector):
         yield from _with_samples(_inferences(seen))
         yield from _with_samples(_rungs(seen))
         yield from _with_samples(_shortcuts(seen))
+        yield from _with_samples(_governor(self._governor()))
         yield from _with_samples(self._machine())
         yield from _with_samples(self._energies(seen))
         yield from _with_samples(self._sensors())
@@ -122,12 +133,18 @@ class _Collector(Collector):
             ("nv_cpu_utilization", "Share of the processors' time that is used (0 to 1).", "cpu_utilization"),
             ("nv_cpu_memory_total_bytes", "Memory of the machine.", "memory_total"),
             ("nv_cpu_memory_used_bytes", "Memory of the machine in use.", "memory_used"),
+            ("flyball_runnable_tasks", "Tasks that ran or were ready to, at the moment of the read.", "runnable"),
         )
         for name, words, quantity in whole:
             family = GaugeMetricFamily(name, words)
             for reading in [r for r in latest if r.quantity == quantity and r.scope == "machine"][:1]:
                 family.add_metric((), reading.value)
             yield family
+        load = GaugeMetricFamily("flyball_load_score", "Load of the whole machine in one figure (0 to 1).")
+        score = self._load_score(latest)
+        if score is not None:
+            load.add_metric((), score)
+        yield load
         # The sensor stands among the labels because two sensors may use one name for a rail or a zone.
         power = GaugeMetricFamily(
             "flyball_power_watts", "Power; `scope` tells what it covers.", labels=("rail", "scope", "sensor")
@@ -285,6 +302,33 @@ def _shortcuts(seen: Sequence[_Seen]) -> Iterator[Metric]:
         for outcome, count in ladder.totals.cascade.items():
             cascade.add_metric((*ladder.labels, outcome), count)
     yield cascade
+
+
+def _governor(figures: GovernorFigures) -> Iterator[Metric]:
+    decisions = CounterMetricFamily(
+        "flyball_decisions", "What the governor decided, stays included.", labels=("model", "action")
+    )
+    late = GaugeMetricFamily(
+        "flyball_rung_predicted_late_ratio",
+        "Share of this rung's answers that are expected to miss the deadline (0 to 1).",
+        labels=("model", "rung"),
+    )
+    slow = GaugeMetricFamily(
+        "flyball_slow_down_ratio",
+        "Times its profiled work that this rung is expected to take now; only of rungs that have run.",
+        labels=("model", "rung"),
+    )
+    for ladder, counts in figures.decisions.items():
+        for action, count in counts.items():
+            decisions.add_metric((ladder, action), count)
+    for family, of_ladders in ((late, figures.predicted_late), (slow, figures.slow_down)):
+        for ladder, of_rungs in of_ladders.items():
+            for rung, value in of_rungs.items():
+                family.add_metric((ladder, rung), value)
+    cost = SummaryMetricFamily("flyball_governor_decision_seconds", "Time to decide for all ladders once.")
+    if figures.looks:
+        cost.add_metric((), figures.looks, figures.deciding_s)
+    yield from (decisions, late, slow, cost)
 
 
 def _uplink(status: UplinkStatus) -> Iterator[Metric]:

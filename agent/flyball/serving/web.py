@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp as Asgi
 from starlette.types import Receive, Scope, Send
@@ -49,9 +49,12 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
+    """`stream` stands in place of the body where that comes piece by piece; it is closed in any case."""
+
     body: bytes
     status: int = 200
     headers: tuple[tuple[bytes, bytes], ...] = ((b"content-type", b"application/json"),)
+    stream: AsyncGenerator[bytes, None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +115,27 @@ def _adapt(handler: Callable[[Ask], Awaitable[Reply]], intake: Intake) -> Callab
             # The boundary of one request: no fault of a handler may reach the server.
             reply = refuse(error, f"{request.method} {request.url.path}")
         headers = {name.decode(): value.decode() for name, value in reply.headers}
+        if reply.stream is not None:
+            return _Stream(reply.stream, reply.status, headers)
         return Response(reply.body, reply.status, headers)
 
     return endpoint
+
+
+class _Stream(StreamingResponse):
+    """One whose client may go away between two pieces."""
+
+    def __init__(self, pieces: AsyncGenerator[bytes, None], status: int, headers: Mapping[str, str]) -> None:
+        super().__init__(pieces, status, headers)
+        self._pieces = pieces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        except asyncio.CancelledError:
+            pass  # its client has gone, or the drain is over; uvicorn would log what it is told of either
+        finally:
+            await self._pieces.aclose()
 
 
 async def _http_exception(request: Request, error: Exception) -> Response:

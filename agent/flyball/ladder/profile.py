@@ -8,6 +8,7 @@ What was not measured is null, never 0. Times are in the unit that their name sa
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import tempfile
 from pathlib import Path
@@ -19,11 +20,11 @@ from msgspec import Meta
 from flyball.config import LadderName
 from flyball.document import decode
 from flyball.errors import ConfigError
-from flyball.ladder.manifest import Fraction, Sha256
-from flyball.measure.scenario import Scenario
+from flyball.ladder.manifest import FILE_NAME, Fraction, LadderFolder, Sha256
 from flyball.ports import Scope
 
 SCHEMA = 1
+Scenario = Literal["single", "multi", "server", "offline"]
 
 NotNegative = Annotated[float, Meta(ge=0)]
 Positive = Annotated[float, Meta(gt=0)]
@@ -153,6 +154,13 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         """Whether every rung that can run here was measured, under conditions that count."""
         tried = [rung for rung in self.rungs if not rung.skipped]
         return bool(tried) and all(rung.valid for rung in tried)
+
+
+def content_hash(folder: LadderFolder) -> str:
+    """Of the manifest, which has the artifacts' hashes, and the labels: SHA-256 in hexadecimal. Raises OSError."""
+    digest = hashlib.sha256((folder.root / FILE_NAME).read_bytes())
+    digest.update("\n".join(folder.labels).encode())
+    return digest.hexdigest()
 
 
 def encode(profile: Profile) -> bytes:

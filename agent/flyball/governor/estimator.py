@@ -1,0 +1,184 @@
+"""How much slower a rung runs than its profile says, learnt from its own answers.
+
+work measured / work profiled at some contention -> SlowDown of that rung -> its factor at any contention
+
+One scalar Kalman filter for each of a few levels of contention (other tasks ready to run, per processor), per rung:
+beside burners a model of 1.5 ms ran at 0.86 of its calm latency and one of 11 ms at 4.7 times its own, so that no one
+factor holds for all of them, and what a rung suffers is told only by contention that does not depend on it. A sample
+between two levels teaches both. The process noise adapts to the innovations, after ALERT (Wan et al., USENIX ATC 2020):
+Q = max(Q0, a Q + (1-a) (K y)^2), K = (P+Q) / (P+Q+R), P = (1-K) (P+Q).
+
+A level that a rung never saw is a guess: work that fits a slice of the scheduler is hardly slowed down, longer work
+shares its processor. Pure; plain floats.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import msgspec
+
+LEVELS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)  # other tasks ready to run, per processor
+NOISE_FLOOR = 1e-5  # Q0
+FORGETTING = 0.3  # the share of the old process noise that is kept
+SAMPLE_FLOOR = 4e-4  # of R: 2 %, what a clock and a cache do to the mean of many answers
+AGEING_PER_S = 2e-5  # growth of the variance while a level is not seen
+OLDEST = 0.09  # the variance that ageing alone reaches: 30 %
+SLICE_S, LONG_S = 0.002, 0.010  # work up to a slice is let through, work of many shares its processor in full
+SHARE = 0.9  # slow-down per task beside it, of long work
+UNSURE = 0.25  # relative standard deviation of the guess
+SPREADING, WIDEST = 0.2, 3.0  # share of the newest sample of a spread, and the largest
+LARGEST = 1e4
+HIDDEN_S, FORGOTTEN_S = 60.0, 120.0
+
+
+class Level(msgspec.Struct, frozen=True, gc=False):
+    """The filter at one level: mean, variance, adapted process noise, and when it was last taught."""
+
+    mean: float
+    var: float
+    noise: float = NOISE_FLOOR
+    at_s: float = 0.0
+
+
+class SlowDown(msgspec.Struct, frozen=True):
+    """Of one rung on one accelerator; a level is None until the rung ran there. `spreads` are the relative standard
+    deviations of single answers there."""
+
+    levels: tuple[Level | None, ...] = (None,) * len(LEVELS)
+    spreads: tuple[float | None, ...] = (None,) * len(LEVELS)
+
+
+def observe(
+    slow: SlowDown,
+    work_s: float,
+    contention: float,
+    factor: float,
+    var: float,
+    now_s: float,
+    spread: float | None = None,
+) -> SlowDown:
+    """After answers whose mean work was `factor` times the profile, with this variance of that mean. `work_s` is the
+    profile's, for the guess at a level that is new."""
+    low, share = _between(contention)
+    factor = min(max(factor, 0.0), LARGEST)
+    known = list(slow.levels)
+    weights = [(low, 1.0 - share), (low + 1, share)] if share > 0.0 else [(low, 1.0)]
+    before = []
+    predicted = doubt = 0.0
+    for index, weight in weights:
+        level = known[index] or _guess(work_s, LEVELS[index], known, now_s)
+        mean, p = level.mean, _aged(level, now_s) + level.noise
+        before.append((index, weight, mean, p, level.noise))
+        predicted += weight * mean
+        doubt += weight * weight * p
+    innovation = factor - predicted
+    total = doubt + max(var, SAMPLE_FLOOR * factor * factor)
+    for index, weight, mean, p, noise in before:
+        gain = weight * p / total
+        step = gain * innovation
+        adapted = max(NOISE_FLOOR, FORGETTING * noise + (1.0 - FORGETTING) * step * step)
+        if weight >= 0.2 or known[index] is not None:  # a sample at the far end of a span says little about the other
+            known[index] = Level(max(mean + step, 0.01), (1.0 - gain * weight) * p, adapted, now_s)
+    spreads = slow.spreads
+    if spread is not None:
+        nearest = low if share < 0.5 else low + 1
+        old = spreads[nearest]
+        new = spread if old is None else old + SPREADING * (spread - old)
+        spreads = (*spreads[:nearest], min(new, WIDEST), *spreads[nearest + 1 :])
+    return SlowDown(tuple(known), spreads)
+
+
+def spread(slow: SlowDown | None, contention: float) -> float | None:
+    """Relative standard deviation of single answers at the nearest level; None until the rung ran there."""
+    if slow is None:
+        return None
+    low, share = _between(contention)
+    return slow.spreads[low if share < 0.5 else low + 1]
+
+
+def predict(slow: SlowDown | None, work_s: float, contention: float, now_s: float) -> tuple[float, float]:
+    """Mean and variance of the factor at this contention."""
+    if slow is None:
+        long = min(max((work_s - SLICE_S) / (LONG_S - SLICE_S), 0.0), 1.0)
+        mean = 1.0 + SHARE * long * contention
+        sd = UNSURE * mean if contention > 0.25 else UNSURE * 0.2
+        return mean, sd * sd
+    low, share = _between(contention)
+    known = slow.levels
+    level = known[low] or _guess(work_s, LEVELS[low], known, now_s)
+    if low == 0 and level.mean > 1.0:
+        level = _forgiven(level, now_s)
+    if share <= 0.0:
+        return level.mean, _aged(level, now_s)
+    other = known[low + 1] or _guess(work_s, LEVELS[low + 1], known, now_s)
+    mean = level.mean + share * (other.mean - level.mean)
+    rest = 1.0 - share
+    return mean, rest * rest * _aged(level, now_s) + share * share * _aged(other, now_s)
+
+
+def is_known(slow: SlowDown | None, contention: float) -> bool:
+    """Whether the rung ran at about this contention."""
+    if slow is None:
+        return False
+    low, share = _between(contention)
+    return slow.levels[low if share < 0.5 else low + 1] is not None
+
+
+def between(work_s: float, known: Sequence[tuple[float, float]]) -> tuple[float, float] | None:
+    """Mean and variance of the factor of a rung that never ran at this contention, from those that did, as (work,
+    factor): what is slowed down grows with the work. None when they do not enclose it."""
+    below = max((pair for pair in known if pair[0] <= work_s), default=None)
+    above = min((pair for pair in known if pair[0] >= work_s), default=None)
+    if below is None or above is None:
+        return None
+    span = math.log(above[0] / below[0])
+    part = math.log(work_s / below[0]) / span if span > 0.0 else 0.0
+    mean = below[1] + part * (above[1] - below[1])
+    sd = UNSURE * 0.4 * mean
+    return mean, sd * sd
+
+
+def _between(contention: float) -> tuple[int, float]:
+    """The level at or below, and how far it is to the next: 0..1."""
+    if contention >= LEVELS[-1]:
+        return len(LEVELS) - 1, 0.0
+    low = 0
+    while LEVELS[low + 1] <= contention:
+        low += 1
+    return low, max(0.0, (contention - LEVELS[low]) / (LEVELS[low + 1] - LEVELS[low]))
+
+
+def _guess(work_s: float, level: float, known: list[Level | None] | tuple[Level | None, ...], now_s: float) -> Level:
+    """What nobody measured: the nearest level below that was, and a slope by how long the work is."""
+    long = min(max((work_s - SLICE_S) / (LONG_S - SLICE_S), 0.0), 1.0)
+    mean, base = 1.0, 0.0
+    for index, below in enumerate(known):
+        if LEVELS[index] < level and below is not None:
+            mean, base = below.mean, LEVELS[index]
+    slope = max(SHARE * long, (mean - 1.0) / base if base > 0.0 else 0.0)
+    mean += slope * (level - base)
+    for index, above in enumerate(known):
+        if above is not None and LEVELS[index] > level:
+            mean = min(mean, max(above.mean, 1.0))  # less contention does not make it slower
+            break
+    sd = UNSURE * (mean if level > 0.0 else 0.2)
+    return Level(mean, sd * sd, NOISE_FLOOR, now_s)
+
+
+def _forgiven(level: Level, now_s: float) -> Level:
+    """A rung that was slower than its profile with nothing beside it had a cause that nobody counts (another user of
+    its accelerator, say), and whether that has gone is only seen on the rung itself: in time it is given a try."""
+    age_s = now_s - level.at_s - HIDDEN_S
+    if age_s <= 0.0:
+        return level
+    return Level(1.0 + (level.mean - 1.0) * math.exp(-age_s / FORGOTTEN_S), level.var, level.noise, level.at_s)
+
+
+def _aged(level: Level, now_s: float) -> float:
+    var = level.var
+    if var >= OLDEST:
+        return var
+    var += AGEING_PER_S * (now_s - level.at_s)
+    return var if var < OLDEST else OLDEST

@@ -1,0 +1,133 @@
+"""When a wanted rung is taken: down fast, up slowly, and never twice in a breath.
+
+what is wanted of a ladder + how it has fared -> Verdict, LadderState
+
+Down at once when a breach is certain, measured or predicted; else when it was seen in k of the last n periods. Up after
+a row of periods in which that looked safe, and only when the gain outweighs the change. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from flyball.config import Governor as Rules
+from flyball.governor.constraints import Check, duration, milliseconds
+from flyball.governor.joint import Mode, value
+from flyball.governor.outlook import Outlook
+from flyball.governor.state import CLIMB, CLIMBS_PER_HOUR, Action, LadderState
+from flyball.governor.values import LadderView
+
+CERTAIN = 0.10  # of the requests, or twice what is allowed: not to be waited for
+TELLING, CLEAR = 100, 0.8  # so many answers, and so much of the share that is allowed
+CLOSE = 0.25  # of the requests predicted late: what breaks a limit by no more may be chance
+DOUBTED = 5  # periods in a row in which a breach is predicted that is neither certain nor seen
+LEAST_GAIN = 1e-3  # of a change that nobody asked for, in accuracy
+OPENING_COST = 0.5  # of accuracy, for each second in which a rung is opened beside the one that answers
+LONGEST_STREAK = 1000
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """`target` "" = where it is. `unforeseen`: a limit broke that was predicted to hold;
+    `narrow`: it is predicted to break only just."""
+
+    action: Action = "stay"
+    target: str = ""
+    reason: str
+    binding: str = ""
+    unforeseen: bool = False
+    narrow: bool = False
+
+
+def ripe(own: LadderState, checks: Sequence[Check], rules: Rules) -> list[Check]:
+    """The limits that are broken now and were in k of the last n periods."""
+    return [c for c in checks if c.broken and own.breaches(c.constraint) >= rules.down_windows]
+
+
+def certain(one: Outlook, ladder: LadderView) -> bool:
+    """Whether a predicted breach needs no second look."""
+    if one.broken == "latency":
+        return one.missed is not None and one.missed > max(CERTAIN, 2.0 * (1.0 - ladder.limits.quantile))
+    return one.broken is not None
+
+
+def disproved(one: Outlook, ladder: LadderView, own: LadderState) -> bool:
+    """Whether hundreds of answers say that a breach which is predicted by little is none."""
+    if one.broken != "latency" or own.late is None or own.late_of < TELLING:
+        return False
+    return own.late < CLEAR * (1.0 - ladder.limits.quantile)
+
+
+def proved(ladder: LadderView, own: LadderState) -> bool:
+    """Whether hundreds of answers say that too many are late, whatever is predicted."""
+    if ladder.limits.deadline_s is None or own.late is None or own.late_of < 3 * TELLING:
+        return False
+    return own.late > (1.0 - ladder.limits.quantile) / CLEAR
+
+
+def down(
+    ladder: LadderView, own: LadderState, here: Outlook, target: Outlook, why: str, binding: str, rules: Rules,
+    now_s: float, unforeseen: bool = False, narrow: bool = False,
+) -> Verdict:  # fmt: skip
+    """A step down (or aside) that a limit asks for."""
+    if target.index == here.index:
+        return Verdict(reason=f"{why}; no other rung that is allowed would ease that", binding=binding)
+    if now_s - own.since_s < min(2.0 * rules.period_s, rules.dwell_s):
+        return Verdict(reason=f"{why}; {dwelling(own, rules, now_s)}", binding=binding)
+    action: Action = "down" if target.index > here.index else "up"
+    reason = f"{why}; {expected(target, ladder)}"
+    return Verdict(
+        action=action, target=target.rung.name, reason=reason, binding=binding, unforeseen=unforeseen, narrow=narrow
+    )
+
+
+def climb(
+    ladder: LadderView, own: LadderState, here: Outlook, target: Outlook, rules: Rules, mode: Mode, now_s: float
+) -> tuple[Verdict, LadderState]:
+    """A change for the better that nothing forces."""
+    name = target.rung.name
+    streak = min(own.streak + 1, LONGEST_STREAK) if own.streak_for == name else 1
+    own = msgspec.structs.replace(own, streak=streak, streak_for=name)
+    if streak < rules.up_windows:
+        text = f"{expected(target, ladder)}; safe in {streak} of {rules.up_windows} periods"
+        return Verdict(reason=text, binding=CLIMB), own
+    if now_s - own.since_s < rules.dwell_s:
+        return Verdict(reason=f"{expected(target, ladder)}; {dwelling(own, rules, now_s)}", binding="dwell"), own
+    if len(own.climbs_s) >= CLIMBS_PER_HOUR:
+        text = f"there were {len(own.climbs_s)} climbs in the last hour, and that many are allowed"
+        return Verdict(reason=f"{expected(target, ladder)}; but {text}", binding="climbs"), own
+    gain = value(target, mode) - value(here, mode)
+    if mode == "accuracy-first" and not target.rung.resident and target.rung.load_s is not None:
+        cost, stay_s = OPENING_COST * target.rung.load_s, max(own.stay_s, now_s - own.since_s)
+        if max(gain, LEAST_GAIN) * stay_s < cost * min(1.0, (own.arrivals_per_s or 0.0)):
+            text = f"{gain * 100:.1f} points for {duration(stay_s)} are not worth opening it"
+            return Verdict(reason=f"{name} would fit; {text}", binding="cost"), own
+    action: Action = "up" if target.index < here.index else "down"
+    text = f"{expected(target, ladder)}; safe in the last {streak} periods"
+    return Verdict(action=action, target=name, reason=text, binding=CLIMB), own
+
+
+def counted(c: Check, own: LadderState, rules: Rules, now_s: float) -> str:
+    text = f"{c.text} in {own.breaches(c.constraint)} of the last {rules.of_windows} periods"
+    flags = own.flags.get(c.constraint, ())
+    span_s = now_s - flags[0][0] if flags else 0.0
+    if span_s < (rules.of_windows + 0.5) * rules.period_s:
+        return text
+    what = "answers" if c.constraint == "latency" else "a reading"
+    return f"{text} with {what}, {duration(span_s)} in all"
+
+
+def dwelling(own: LadderState, rules: Rules, now_s: float) -> str:
+    return f"the last change was {duration(now_s - own.since_s)} ago, and dwell_s is {rules.dwell_s:g}"
+
+
+def expected(one: Outlook, ladder: LadderView) -> str:
+    name = one.rung.name
+    if one.work_s is None:
+        text = f"{name}, whose latency here is not known yet"
+    else:
+        text = f"{name} is predicted to take {milliseconds(one.work_s)}"
+    if one.missed is not None and ladder.limits.deadline_s is not None:
+        text += f", {one.missed:.1%} of the answers later than {milliseconds(ladder.limits.deadline_s)}"
+    return text if one.broken is None else f"{text}: the least of the evils"

@@ -1,0 +1,166 @@
+"""A real daemon under a real load: pictures that come at random, burners that come and go, one policy after the other.
+
+Plan -> private daemon, arrivals, burners -> Asked (one for every request) -> scores
+
+The same arrivals and the same burners for every policy: the governor's own choice, or one rung pinned throughout.
+Latency is the daemon's own figure, from the request read to the answer ready: the generator competes with the burners
+for the same cores, and its share is not the daemon's. No request names a timeout: that would let it pick its own rung.
+"""
+
+from __future__ import annotations
+
+import queue
+import random
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from flyball.client import Client
+from flyball.demo.burners import Burners
+from flyball.demo.stage import private_daemon, set_limit, short_place
+from flyball.demo.stream import Picture, ask, pictures
+from flyball.errors import FlyballError
+from flyball.ladder.manifest import LadderFolder, load
+
+LADDER = Path(__file__).resolve().parents[1] / "examples/defects/ladder"
+GOVERNED = "governor"
+PER_CORE = 3  # burners, as in the standard trace cpu-bursts
+DEADLINE_X = 2.0  # times the top rung's p95 at rest
+ALLOWED = 0.05
+SENDERS = 16
+PICTURES = 400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Phases in turn, the first without burners. `rate_per_s` of arrivals at random."""
+
+    phases_s: tuple[float, ...]
+    rate_per_s: float
+    cores: int
+    calm_s: float = 3.0  # before every policy
+    seed: int = 1
+
+    def bursts(self) -> list[tuple[float, float]]:
+        """When burners are there."""
+        found, at_s = [], 0.0
+        for index, length_s in enumerate(self.phases_s):
+            if index % 2:
+                found.append((at_s, at_s + length_s))
+            at_s += length_s
+        return found
+
+    def ends_s(self) -> float:
+        return sum(self.phases_s)
+
+    def arrivals(self) -> list[float]:
+        dice, at_s, found = random.Random(self.seed), 0.0, []
+        while (at_s := at_s + dice.expovariate(self.rate_per_s)) < self.ends_s():
+            found.append(at_s)
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """One request; `due_s` is from the beginning of the run. Without an answer the latency is None."""
+
+    due_s: float
+    latency_s: float | None
+    rung: str
+    right: bool
+
+    def in_time(self, deadline_s: float) -> bool:
+        return self.latency_s is not None and self.latency_s <= deadline_s
+
+
+class Rig:
+    """The daemon with the ladder of examples/defects, and the pictures."""
+
+    def __init__(self, client: Client, home: Path, folder: LadderFolder) -> None:
+        self.client, self._home, self.ladder = client, home, folder.name
+        (served,) = client.status().ladders
+        self.rungs = [r.name for r in served.status.rungs if r.state != "no-accelerator"]
+        self._socket = home / "flyball.sock"
+        self._line = list(pictures(PICTURES))
+        self.deadline_s = self._deadline()
+        set_limit(client, home, self.deadline_s)
+
+    def _deadline(self) -> float:
+        self.client.switch(self.ladder, self.rungs[0])
+        took = []
+        for index in range(100):
+            sample = ask(self.client, self.ladder, self._line[index])
+            if sample.error:
+                raise FlyballError(sample.error)
+            took.append(sample.latency_s)
+            time.sleep(0.02)
+        self.client.switch(self.ladder, "auto")
+        return DEADLINE_X * statistics.quantiles(took[20:], n=20)[-1]
+
+    def run(self, policy: str, plan: Plan) -> list[Asked]:
+        """`policy` is GOVERNED or a rung to hold."""
+        if policy == GOVERNED:
+            self.client.switch(self.ladder, "auto")
+            time.sleep(plan.calm_s)  # it may have to climb first
+        else:
+            self.client.switch(self.ladder, policy, force=True)
+        time.sleep(plan.calm_s)
+        due: queue.SimpleQueue[tuple[float, Picture] | None] = queue.SimpleQueue()
+        found: list[Asked] = []
+        began_s = time.monotonic() + 0.1
+        senders = [threading.Thread(target=self._send, args=(due, found), daemon=True) for _ in range(SENDERS)]
+        for sender in senders:
+            sender.start()
+        burning = threading.Thread(target=_burn, args=(plan, began_s), daemon=True)
+        burning.start()
+        for number, at_s in enumerate(plan.arrivals()):
+            time.sleep(max(0.0, began_s + at_s - time.monotonic()))
+            due.put((at_s, self._line[number % len(self._line)]))
+        for _ in senders:
+            due.put(None)
+        for thread in (*senders, burning):
+            thread.join(60)
+        return sorted(found, key=lambda asked: asked.due_s)
+
+    def _send(self, due: queue.SimpleQueue[tuple[float, Picture] | None], found: list[Asked]) -> None:
+        with Client(self._socket) as client:
+            while (item := due.get()) is not None:
+                at_s, picture = item
+                sample = ask(client, self.ladder, picture)
+                latency_s = None if sample.error else sample.latency_s
+                found.append(Asked(due_s=at_s, latency_s=latency_s, rung=sample.rung, right=sample.right))
+
+
+@contextmanager
+def rig() -> Iterator[Rig]:
+    folder = load(LADDER)
+    with (
+        tempfile.TemporaryDirectory(prefix="flyball-live-", dir=short_place()) as place,
+        private_daemon(Path(place), folder) as client,
+    ):
+        yield Rig(client, Path(place), folder)
+
+
+def late_share(asked: Sequence[Asked], deadline_s: float) -> float:
+    return sum(not a.in_time(deadline_s) for a in asked) / len(asked)
+
+
+def correct_per_s(asked: Sequence[Asked], deadline_s: float, seconds: float) -> float:
+    """Answers that were right and in time."""
+    return sum(a.right and a.in_time(deadline_s) for a in asked) / seconds
+
+
+def between(asked: Sequence[Asked], begin_s: float, end_s: float) -> list[Asked]:
+    return [a for a in asked if begin_s <= a.due_s < end_s]
+
+
+def _burn(plan: Plan, began_s: float) -> None:
+    for begin_s, end_s in plan.bursts():
+        time.sleep(max(0.0, began_s + begin_s - time.monotonic()))
+        with Burners(PER_CORE * plan.cores, end_s - begin_s + 30.0):
+            time.sleep(max(0.0, began_s + end_s - time.monotonic()))

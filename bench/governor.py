@@ -1,0 +1,298 @@
+"""The governor on the ten standard traces, beside every baseline, in the simulated machine.
+
+    python bench/governor.py [--quick] [--json] [--grid] [--html FILE] [--workers N]
+
+For every trace, ladder (the defects' and the MobileNets) and seed (100 to 119): the governor, every static rung, a
+plain threshold, a threshold with hysteresis, a PID and the per-step oracle, all on the same requests and noise.
+The rungs are those of bench/contention.json where it is there, else the figures that come with flyball.governor.replay.
+
+violation_gap_points   requests missed, in percent of all, less the oracle's: the worst trace, means over seeds
+accuracy_gap_pct       mean accuracy of the answers below the oracle's, in percent of that; the worst, sensor-drop-out
+                       left out (it is scored on violations only)
+energy_gap_pct, net_energy_gap_pct   joules per answer above the oracle's, loading included: of all that the machine
+                       takes, and of what it takes beyond idle; the worst, sensor-drop-out left out
+better_than_hysteresis in how many of the 8 dynamic traces (all but steady and boundary) the governor is surely better
+                       than threshold + hysteresis: the 95 % interval of the paired difference in violations or in
+                       accuracy leaves out 0; better accuracy counts where violations are not a point more; of the two
+                       ladders the one with fewer
+worse_by_over_1        traces, over both ladders, in which it misses a point more than that, or has a point less
+                       accuracy without surely missing fewer
+boundary_switches_per_h, boundary_accuracy_gap_pct   of the trace boundary: switches, and accuracy below that of the
+                       best static rung
+throttled_s            the most seconds of any run in which the oracle's was not throttled at all
+decision_us            one decision for 3 ladders of 8 rungs, median
+
+--grid searches the parameters of threshold + hysteresis on seeds 0 to 9 (least mean regret over traces and ladders) and
+writes them to bench/governor_grid.json, which every later run reads. --html writes one trace's page. --quick: 4 seeds,
+the defects' ladder, 6 traces.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import itertools
+import json
+import statistics
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+from _rig import arguments, show
+
+from flyball.config import Governor as Rules
+from flyball.governor.policy import decide
+from flyball.governor.replay import profiles, standard
+from flyball.governor.replay.baselines import Hysteresis, Threshold
+from flyball.governor.replay.page import page
+from flyball.governor.replay.run import TUNED, policy, run
+from flyball.governor.replay.sample import draw
+from flyball.governor.replay.score import Difference, Score, paired, score
+from flyball.governor.replay.study import compare, everything
+from flyball.governor.replay.trace import Model
+from flyball.governor.state import State
+from flyball.governor.values import LadderView, Limits, Machine, Rung, Seen, View
+
+HERE = Path(__file__).resolve().parent
+CURVES, GRID = HERE / "contention.json", HERE / "governor_grid.json"
+LADDERS = ("defects", "mobilenets")
+SEEDS, GRID_SEEDS, QUICK_SEEDS = range(100, 120), range(10), range(100, 104)
+QUICK_TRACES = ("steady", "cpu-bursts", "heat-ramp", "power-cap", "arrival-bursts", "boundary")
+STILL = ("steady", "boundary")
+VIOLATIONS_ONLY = ("sensor-drop-out",)
+POINT = 0.01
+POINTS = tuple(
+    Hysteresis(down=down, up=up, down_windows=fast, up_windows=slow)
+    for down, up, fast, slow in itertools.product((0.65, 0.8), (0.3, 0.5), (1, 2), (20, 60, 180))
+)
+RULES = Rules()
+T = TypeVar("T")
+
+
+class Grid(msgspec.Struct, frozen=True, kw_only=True):
+    """bench/governor_grid.json: every point's regret in accuracy per request, and the best of them."""
+
+    date: str
+    rungs: str
+    seeds: tuple[int, ...]
+    traces: tuple[str, ...]
+    best: Hysteresis
+    points: tuple[tuple[Hysteresis, float], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    ladder: str
+    trace: str
+    seed: int
+    tuned: Hysteresis
+
+
+def rungs(ladder: str) -> tuple[Model, ...]:
+    return (profiles.measured(CURVES) if CURVES.exists() else profiles.STAND_INS)[ladder]
+
+
+def scores_of(job: Job) -> dict[str, Score]:
+    """Of every policy, in a process of the pool; "static" is the best static rung in hindsight."""
+    trace = standard.standard(job.trace, job.ladder, rungs(job.ladder), job.seed)
+    compared = compare(trace, everything(trace), RULES, job.tuned)
+    found = {score.policy: score for score in compared.scores}
+    return {**found, "static": found[compared.best_static or "oracle"]}
+
+
+def regrets_of(job: Job) -> list[float]:
+    """Of every point of the grid."""
+    trace = standard.standard(job.trace, job.ladder, rungs(job.ladder), job.seed)
+    sample = draw(trace)
+    best = score(run(trace, policy("oracle", trace), "oracle", sample)).worth
+    return [best - score(run(trace, Threshold(point), "hysteresis", sample)).worth for point in POINTS]
+
+
+def told(results: Iterable[T], count: int, what: str) -> Iterator[T]:
+    """The same, with progress on stderr."""
+    began_s = last_s = time.monotonic()
+    for done, result in enumerate(results, 1):
+        now_s = time.monotonic()
+        if now_s - last_s > 10 or done == count:
+            left_s = (now_s - began_s) / done * (count - done)
+            print(f"  {what}: {done} of {count}, about {left_s:.0f} s left", file=sys.stderr, flush=True)
+            last_s = now_s
+        yield result
+
+
+def search(pool: ProcessPoolExecutor) -> Grid:
+    jobs = [Job(ladder=ladder, trace=trace, seed=seed, tuned=TUNED)
+            for seed in GRID_SEEDS for ladder in LADDERS for trace in standard.NAMES]  # fmt: skip
+    rows: list[list[float]] = list(told(pool.map(regrets_of, jobs), len(jobs), "grid"))
+    regrets = [statistics.fmean(column) for column in zip(*rows, strict=True)]
+    best = POINTS[min(range(len(POINTS)), key=regrets.__getitem__)]
+    return Grid(
+        date=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        rungs=CURVES.name if CURVES.exists() else "as they come with flyball.governor.replay",
+        seeds=tuple(GRID_SEEDS),
+        traces=standard.NAMES,
+        best=best,
+        points=tuple(zip(POINTS, regrets, strict=True)),
+    )
+
+
+Found = Mapping[tuple[str, str], Sequence[Mapping[str, Score]]]  # by ladder and trace, one for each seed
+
+
+def mean(scores: Sequence[Mapping[str, Score]], name: str, field: str) -> float | None:
+    values = [getattr(each[name], field) for each in scores]
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
+
+
+def against(scores: Sequence[Mapping[str, Score]], other: str, field: str) -> Difference:
+    """The governor's less the other's, seed by seed."""
+    return paired([getattr(s["governor"], field) or 0.0 for s in scores],
+                  [getattr(s[other], field) or 0.0 for s in scores])  # fmt: skip
+
+
+def gap_pct(scores: Sequence[Mapping[str, Score]], other: str, field: str) -> float:
+    """Of means, by how many percent the governor's is above the other's."""
+    own, its = mean(scores, "governor", field), mean(scores, other, field)
+    return 0.0 if own is None or not its else (own / its - 1.0) * 100.0
+
+
+def better(scores: Sequence[Mapping[str, Score]]) -> bool:
+    missed, accuracy = against(scores, "hysteresis", "violations"), against(scores, "hysteresis", "accuracy")
+    fewer = missed.sure and missed.mean < 0.0
+    truer = accuracy.sure and accuracy.mean > 0.0 and missed.mean <= POINT
+    return fewer or truer
+
+
+def worse(scores: Sequence[Mapping[str, Score]]) -> bool:
+    missed, accuracy = against(scores, "hysteresis", "violations"), against(scores, "hysteresis", "accuracy")
+    return missed.mean > POINT or (accuracy.mean < -POINT and not (missed.sure and missed.mean < 0.0))
+
+
+def figures(found: Found) -> dict[str, object]:
+    judged = {key: scores for key, scores in found.items() if key[1] not in VIOLATIONS_ONLY}
+    dynamic = {key: scores for key, scores in found.items() if key[1] not in STILL}
+    edge = [scores for (_, trace), scores in found.items() if trace == "boundary"]
+    ladders = sorted({ladder for ladder, _ in found})
+    every = [each for scores in found.values() for each in scores]
+    gaps = {key: against(scores, "oracle", "violations").mean * 100.0 for key, scores in found.items()}
+    return {
+        "violation_gap_points": round(max(gaps.values()), 2),
+        "violation_gap_worst": "/".join(max(gaps, key=lambda key: gaps[key])),
+        "accuracy_gap_pct": round(max(-gap_pct(s, "oracle", "accuracy") for s in judged.values()), 2),
+        "energy_gap_pct": round(max(gap_pct(s, "oracle", "gross_joules_per_answer") for s in judged.values()), 2),
+        "net_energy_gap_pct": round(max(gap_pct(s, "oracle", "joules_per_answer") for s in judged.values()), 2),
+        "better_than_hysteresis": min(sum(better(s) for (own, _), s in dynamic.items() if own == ladder)
+                                      for ladder in ladders),
+        "dynamic_traces": len({trace for _, trace in dynamic}),
+        "worse_by_over_1": sum(worse(scores) for scores in dynamic.values()),
+        "boundary_switches_per_h": round(max(mean(s, "governor", "switches_per_h") or 0.0 for s in edge), 2),
+        "boundary_accuracy_gap_pct": round(max(-gap_pct(s, "static", "accuracy") for s in edge), 2),
+        "throttled_s": max(each["governor"].throttled_s for each in every if each["oracle"].throttled_s == 0.0),
+        "decision_us": decision_us(),
+        "seeds": len(next(iter(found.values()))),
+    }  # fmt: skip
+
+
+def table(found: Found) -> str:
+    """For every ladder and trace, a line for each policy (means over seeds), and what sets the governor apart."""
+    heads = ("missed %", "accuracy %", "on time %", "mJ", "gross mJ", "switch/h", "throttled s", "over cap s",
+             "recovery s", "p95 off %", "regret")  # fmt: skip
+    fields = ("violations", "accuracy", "on_time_accuracy", "joules_per_answer", "gross_joules_per_answer",
+              "switches_per_h", "throttled_s", "over_cap_s", "recovery_s", "prediction_error", "regret")  # fmt: skip
+    scales = (100, 100, 100, 1e3, 1e3, 1, 1, 1, 1, 100, 1)
+    lines = []
+    for (ladder, trace), scores in found.items():
+        lines.append(f"\n{ladder}/{trace}")
+        lines.append(f"{'':<18}" + "".join(f"{head:>13}" for head in heads))
+        for name in ("governor", *(p for p in scores[0] if p not in ("governor", "static"))):
+            cells = []
+            for field, scale in zip(fields, scales, strict=True):
+                value = mean(scores, name, field)
+                cells.append(f"{'-' if value is None else f'{value * scale:.4g}':>13}")
+            lines.append(f"{name:<18}" + "".join(cells))
+        for other in ("hysteresis", "oracle"):
+            parts = []
+            for field in ("violations", "accuracy"):
+                apart = against(scores, other, field)
+                ends = apart.interval
+                span = "" if ends is None else f" ({ends[0] * 100:+.2f} to {ends[1] * 100:+.2f})"
+                parts.append(f"{field} {apart.mean * 100:+.2f}{span}")
+            lines.append(f"  governor less {other}, points: {', '.join(parts)}")
+    return "\n".join(lines)
+
+
+def decision_us(calls: int = 300) -> float:
+    """Median over calls, each fed with the state that the one before left."""
+    names = [f"r{i}" for i in range(8)]
+    models = tuple(
+        Rung(name=name, accuracy=0.95 - 0.03 * i, work_s=0.012 / (1 + i), spread=0.1, joules=0.04 / (1 + i),
+             rss_bytes=8e7, load_s=0.4, resident=i == 2)
+        for i, name in enumerate(names)
+    )  # fmt: skip
+    limits = Limits(deadline_s=0.03, temperature_c=85.0, memory_available_bytes=6.4e7, power_w=9.0)
+    state, taken = State(), []
+    for number in range(calls):
+        seen = Seen(arrivals_per_s=15.0, answers=15, work_mean_s=0.0045 + 0.0001 * (number % 7), work_std_s=0.0005,
+                    late=0.02, window_answers=75, p50_s=0.005, p95_s=0.011)  # fmt: skip
+        view = View(
+            now_s=float(number),
+            wall_s=1.7e9 + number,
+            machine=Machine(contention=0.5 + 0.1 * (number % 5), cpu_utilization=0.6, clock=1.0,
+                            zones={"soc": 60.0 + 0.1 * (number % 9)}, power_w=8.0, memory_available_bytes=9e8,
+                            memory_pressure=0.0),
+            ladders=tuple(LadderView(name=f"l{n}", active="r2", rungs=models, seen=seen, limits=limits)
+                          for n in range(3)),
+        )  # fmt: skip
+        began = time.perf_counter()
+        _, state = decide(view, RULES, state)
+        taken.append(time.perf_counter() - began)
+    return round(statistics.median(taken[calls // 3 :]) * 1e6, 1)
+
+
+def options() -> argparse.Namespace:
+    parser = arguments(__doc__, "4 seeds, one ladder, 6 traces")
+    parser.add_argument("--grid", action="store_true", help=f"search again and write {GRID.name}")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write the page of one trace (see --trace)")
+    parser.add_argument("--trace", default="cpu-bursts", help="for --html (default: cpu-bursts)")
+    parser.add_argument("--workers", type=int, default=2, help="processes (default: 2)")
+    return parser.parse_args()
+
+
+def main() -> int:
+    chosen = options()
+    tuned = TUNED
+    with ProcessPoolExecutor(chosen.workers) as pool:
+        if chosen.grid:
+            grid = search(pool)
+            GRID.write_bytes(msgspec.json.format(msgspec.json.encode(grid), indent=1) + b"\n")
+        if GRID.exists():
+            tuned = msgspec.json.decode(GRID.read_bytes(), type=Grid).best
+        else:
+            print(f"no {GRID.name}: threshold + hysteresis is not tuned (--grid does that)", file=sys.stderr)
+        ladders, seeds, traces = (
+            (LADDERS[:1], QUICK_SEEDS, QUICK_TRACES) if chosen.quick else (LADDERS, SEEDS, standard.NAMES)
+        )
+        jobs = [Job(ladder=ladder, trace=trace, seed=seed, tuned=tuned)
+                for ladder in ladders for trace in traces for seed in seeds]  # fmt: skip
+        found: dict[tuple[str, str], list[dict[str, Score]]] = {}
+        for job, scores in zip(jobs, told(pool.map(scores_of, jobs), len(jobs), "runs"), strict=True):
+            found.setdefault((job.ladder, job.trace), []).append(scores)
+    if not chosen.json:
+        print(table(found))
+        print(f"\nthreshold + hysteresis: {json.dumps(msgspec.to_builtins(tuned))}\n")
+    if chosen.html is not None:
+        trace = standard.standard(chosen.trace, "defects", rungs("defects"), SEEDS[0])
+        compared = compare(trace, ["governor", "hysteresis", "oracle"], RULES, tuned)
+        chosen.html.write_text(page(compared.runs, compared.scores), encoding="utf-8")
+    show(figures(found), chosen.json)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""How much slower a rung runs: learnt level by level, followed through jumps, never an odd number."""
+
+import math
+import random
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flyball.governor.estimator import LARGEST, LEVELS, SlowDown, observe, predict
+from flyball.governor.state import LadderState, State
+
+WORK_S = 0.011
+
+
+def taught(factor: float, contention: float, samples: int, slow: SlowDown | None = None, at_s: float = 0.0) -> SlowDown:
+    slow = slow or SlowDown()
+    for second in range(samples):
+        slow = observe(slow, WORK_S, contention, factor, 1e-4, at_s + second)
+    return slow
+
+
+def mean(slow: SlowDown | None, contention: float, now_s: float = 30.0, work_s: float = WORK_S) -> float:
+    return predict(slow, work_s, contention, now_s)[0]
+
+
+@pytest.mark.parametrize("contention", LEVELS)
+def test_it_learns_what_a_level_costs(contention: float) -> None:
+    assert mean(taught(1.7, contention, 30), contention) == pytest.approx(1.7, rel=0.02)
+
+
+def test_between_two_levels_it_interpolates() -> None:
+    slow = taught(3.0, 4.0, 30, taught(2.0, 2.0, 30))
+    assert mean(slow, 3.0) == pytest.approx(2.5, rel=0.05)
+    assert mean(slow, 2.5) == pytest.approx(2.25, rel=0.05)
+
+
+def test_a_sample_between_two_levels_teaches_both() -> None:
+    slow = taught(4.0, 3.0, 60)
+    assert mean(slow, 3.0, 60.0) == pytest.approx(4.0, rel=0.03)
+    assert slow.levels[3] is not None
+    assert slow.levels[4] is not None
+    assert [slow.levels[i] for i in (0, 1, 2, 5)] == [None] * 4
+
+
+def test_a_jump_is_followed_within_three_samples() -> None:
+    slow = taught(1.0, 2.0, 60)
+    before = mean(slow, 2.0, 60.0)
+    slow = taught(4.7, 2.0, 1, slow, 60.0)
+    assert mean(slow, 2.0, 61.0) - before < 1.0  # one odd sample is not believed at once
+    slow = taught(4.7, 2.0, 2, slow, 61.0)
+    assert mean(slow, 2.0, 63.0) == pytest.approx(4.7, rel=0.15)
+    slow = taught(1.0, 2.0, 3, slow, 63.0)
+    assert mean(slow, 2.0, 66.0) == pytest.approx(1.0, abs=0.3)  # and back
+
+
+def test_noise_is_averaged_while_nothing_jumps() -> None:
+    draw, slow, seen = random.Random(7), SlowDown(), []
+    for second in range(600):
+        slow = observe(slow, WORK_S, 2.0, 2.0 + draw.gauss(0, 0.1), 0.01, float(second))
+        seen.append(mean(slow, 2.0, second))
+    later = seen[100:]
+    spread = math.sqrt(sum((x - 2.0) ** 2 for x in later) / len(later))
+    assert spread < 0.06  # the samples' own is 0.1
+
+
+def test_what_nobody_measured_is_guessed_by_how_long_the_work_is() -> None:
+    assert mean(None, 4.0, work_s=0.0015) == pytest.approx(1.0, abs=0.01)  # fits a slice
+    assert mean(None, 4.0, work_s=0.020) > 4.0  # shares its processor
+    assert 1.0 < mean(None, 4.0, work_s=0.005) < mean(None, 4.0, work_s=0.020)
+    assert predict(None, WORK_S, 4.0, 0.0)[1] > predict(None, WORK_S, 0.0, 0.0)[1]  # and less sure of
+
+
+def test_more_contention_is_never_guessed_to_be_better() -> None:
+    slow = taught(2.5, 1.0, 30)
+    factors = [mean(slow, c / 10) for c in range(10, 80)]
+    assert factors == sorted(factors)
+
+
+def test_one_rungs_slow_down_is_not_another_ones() -> None:
+    own = LadderState(slow={"a@cpu": taught(4.0, 2.0, 20), "a@gpu": taught(1.1, 2.0, 20)})
+    assert mean(own.slow["a@cpu"], 2.0) > 3.5
+    assert mean(own.slow["a@gpu"], 2.0) < 1.3
+
+
+def test_certainty_fades_while_a_level_is_not_seen() -> None:
+    slow = taught(2.0, 2.0, 30)
+    soon, late, ages = (predict(slow, WORK_S, 2.0, t)[1] for t in (30.0, 3600.0, 1e9))
+    assert soon < late <= ages <= 0.1
+
+
+def test_a_slow_down_at_rest_is_forgiven_in_time_and_one_beside_others_is_not() -> None:
+    rest, beside = taught(4.0, 0.0, 30), taught(4.0, 4.0, 30)
+    assert mean(rest, 0.0, 60.0) == pytest.approx(4.0, rel=0.05)
+    assert 1.0 <= mean(rest, 0.0, 900.0) < 1.1
+    assert mean(beside, 4.0, 9000.0) == pytest.approx(4.0, rel=0.05)
+    fast = taught(0.8, 0.0, 30)
+    assert mean(fast, 0.0, 9000.0) == pytest.approx(0.8, rel=0.05)
+
+
+samples = st.lists(
+    st.tuples(st.floats(1e-9, 1e15), st.floats(0, 1e15), st.floats(0, 1e15), st.floats(0, 1e30), st.floats(0, 1e5)),
+    min_size=1,
+    max_size=12,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(samples, st.floats(0, 1e15))
+def test_never_negative_and_never_odd(row: list[tuple[float, float, float, float, float]], contention: float) -> None:
+    slow, now_s = SlowDown(), 0.0
+    for work_s, beside, factor, var, later_s in row:
+        now_s += later_s
+        slow = observe(slow, work_s, beside, factor, var, now_s)
+        for level in slow.levels:
+            assert level is None or (0 < level.mean <= 2 * LARGEST and 0 <= level.var < math.inf)
+        for at in (0.0, contention, *LEVELS):
+            factor_then, variance = predict(slow, work_s, at, now_s)
+            assert 0 < factor_then < math.inf
+            assert 0 <= variance < math.inf
+    state = State(ladders={"x": LadderState(slow={"a@cpu": slow})})
+    assert msgspec.json.decode(msgspec.json.encode(state), type=State) == state

@@ -1,0 +1,147 @@
+"""When a wanted rung is taken."""
+
+import msgspec
+import pytest
+
+from flyball.config import Governor as Rules
+from flyball.governor import hysteresis
+from flyball.governor.constraints import Check
+from flyball.governor.hysteresis import Verdict
+from flyball.governor.outlook import Outlook
+from flyball.governor.state import CLIMBS_PER_HOUR, LadderState
+from flyball.governor.values import LadderView, Limits, Rung
+
+RULES = Rules()
+LADDER = LadderView(name="x", active="b", rungs=(), limits=Limits(deadline_s=0.02))
+LATE = Check(constraint="latency", broken=True, text="late")
+
+
+def outlook(index: int, accuracy: float = 0.9, **more: object) -> Outlook:
+    figures: dict[str, object] = {"resident": True, "load_s": None} | more
+    rung = Rung(name="abc"[index], accuracy=accuracy, work_s=0.01, **figures)  # type: ignore[arg-type]
+    return Outlook(rung, index, 0.01, 0.001, 0.1, 0.001, None, "", "")
+
+
+A, B, C = outlook(0, 0.9), outlook(1, 0.8), outlook(2, 0.7)
+
+
+def climb(own: LadderState, now_s: float, target: Outlook = A, here: Outlook = B) -> tuple[Verdict, LadderState]:
+    return hysteresis.climb(LADDER, own, here, target, RULES, "accuracy-first", now_s)
+
+
+# ------------------------------------------------------------------------------------------------ down
+
+
+@pytest.mark.parametrize(
+    ("flags", "ripe"), [((True,), False), ((True, True), True), ((True, False, True), True), ((False, True), False)]
+)
+def test_k_of_n(flags: tuple[bool, ...], ripe: bool) -> None:
+    own = LadderState(flags={"latency": tuple((float(i), f) for i, f in enumerate(flags))})
+    assert bool(hysteresis.ripe(own, [LATE], RULES)) is ripe
+
+
+def test_what_is_not_broken_now_is_not_ripe() -> None:
+    own = LadderState(flags={"latency": ((1.0, True), (2.0, True), (3.0, False))})
+    passed = msgspec.structs.replace(LATE, broken=False)
+    assert hysteresis.ripe(own, [passed], RULES) == []
+
+
+@pytest.mark.parametrize(
+    ("broken", "missed", "quantile", "expected"),
+    [
+        (None, 0.0, 0.95, False),
+        ("latency", 0.10, 0.95, False),
+        ("latency", 0.16, 0.95, True),
+        ("latency", 0.16, 0.90, False),  # three times what is allowed
+        ("latency", 0.31, 0.90, True),
+        ("temperature", None, 0.95, True),
+        ("power", None, 0.95, True),
+    ],
+)
+def test_what_is_certain(broken: str | None, missed: float | None, quantile: float, expected: bool) -> None:
+    one = outlook(0)
+    one.broken, one.missed = broken, missed  # type: ignore[assignment]
+    ladder = msgspec.structs.replace(LADDER, limits=Limits(deadline_s=0.02, quantile=quantile))
+    assert hysteresis.certain(one, ladder) is expected
+
+
+def down(own: LadderState, now_s: float, target: Outlook, rules: Rules = RULES) -> Verdict:
+    return hysteresis.down(LADDER, own, B, target, "why", "latency", rules, now_s, unforeseen=True)
+
+
+def test_down_is_taken_after_two_periods_whatever_the_dwell() -> None:
+    own = LadderState(active="b", since_s=100.0)
+    early = down(own, 101.0, C, Rules(dwell_s=60))
+    assert (early.action, early.target) == ("stay", "")
+    assert "the last change was 1.0 s ago" in early.reason
+    late = down(own, 102.0, C, Rules(dwell_s=60))
+    assert (late.action, late.target, late.binding, late.unforeseen) == ("down", "c", "latency", True)
+    assert down(own, 100.5, C, Rules(dwell_s=0)).target == "c"
+
+
+def test_aside_to_a_rung_that_stands_above_is_up_by_name() -> None:
+    assert down(LadderState(active="b"), 100.0, A).action == "up"
+
+
+def test_nowhere_to_go_is_said() -> None:
+    assert down(LadderState(active="b"), 100.0, B).reason == "why; no other rung that is allowed would ease that"
+
+
+# ------------------------------------------------------------------------------------------------ up
+
+
+def test_up_takes_a_row_of_safe_periods_for_the_same_rung() -> None:
+    own, verdicts = LadderState(active="b"), []
+    for second, target in enumerate((A, A, C, A, A, A)):
+        verdict, own = climb(own, 100.0 + second, target)
+        verdicts.append(verdict.target)
+    assert verdicts == ["", "", "", "", "", "a"]
+
+
+def test_up_waits_for_the_dwell_from_the_last_change() -> None:
+    own = LadderState(active="b", since_s=100.0, streak=50, streak_for="a")
+    verdict, own = climb(own, 104.9)
+    assert (verdict.action, verdict.binding) == ("stay", "dwell")
+    verdict, own = climb(own, 105.0)
+    assert (verdict.action, verdict.target, verdict.binding) == ("up", "a", "headroom")
+
+
+def test_up_is_rationed() -> None:
+    own = LadderState(active="b", streak=50, streak_for="a", climbs_s=tuple(map(float, range(CLIMBS_PER_HOUR))))
+    verdict, _ = climb(own, 1000.0)
+    assert (verdict.target, verdict.binding) == ("", "climbs")
+
+
+@pytest.mark.parametrize(
+    ("arrivals_per_s", "stay_s", "taken"), [(5.0, 60.0, False), (5.0, 900.0, True), (0.0, 60.0, True)]
+)
+def test_up_must_be_worth_its_opening(arrivals_per_s: float, stay_s: float, taken: bool) -> None:
+    """10 points for as long as stays last, against half of all answers for the 20 s that it takes to open it."""
+    dear = outlook(0, 0.9, resident=False, load_s=20.0)
+    own = LadderState(
+        active="b", since_s=990.0, streak=50, streak_for="a", arrivals_per_s=arrivals_per_s, stay_s=stay_s
+    )
+    verdict, _ = climb(own, 1000.0, dear)
+    assert (verdict.target == "a") is taken
+    assert (verdict.binding == "cost") is not taken
+
+
+def test_a_rung_that_is_open_costs_nothing() -> None:
+    own = LadderState(active="b", streak=50, streak_for="a", arrivals_per_s=100.0, stay_s=1.0)
+    verdict, _ = climb(own, 1000.0, outlook(0, 0.9, resident=True, load_s=20.0))
+    assert verdict.target == "a"
+
+
+def test_the_streak_does_not_grow_for_ever() -> None:
+    own = LadderState(active="b", since_s=1e9, streak=999, streak_for="a")
+    for _ in range(5):
+        _, own = climb(own, 1e9)
+    assert own.streak == hysteresis.LONGEST_STREAK
+
+
+def test_the_least_of_evils_is_told_as_such_even_of_an_unknown_rung() -> None:
+    one = outlook(0)
+    one.broken = "latency"
+    assert hysteresis.expected(one, LADDER).endswith(": the least of the evils")
+    one.work_s = None
+    assert hysteresis.expected(one, LADDER).endswith("not known yet: the least of the evils")
