@@ -1,1 +1,1 @@
-"""The other end of the uplink: console and fleet server (from the uplink part on)."""
+"""The other end of the uplink: the fleet server, the console and simulated devices."""

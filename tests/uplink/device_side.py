@@ -11,14 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from flyball import config
-from flyball.clock import SystemClock
+from flyball.clock import Clock, SystemClock
 from flyball.events import Events
 from flyball.uplink.backoff import Waits
 from flyball.uplink.commands import Handler
 from flyball.uplink.handlers import ping
+from flyball.uplink.homeassistant import View
+from flyball.uplink.journal import Journal
+from flyball.uplink.link import Timing
 from flyball.uplink.messages import BirthFacts, Hardware, LadderFacts, Software
 from flyball.uplink.record import LadderRecord, Record
-from flyball.uplink.uplink import Timing, Uplink
+from flyball.uplink.twin import Twin
+from flyball.uplink.uplink import Uplink
 
 QUICK = Timing(will_delay_s=1, connect_timeout_s=1.0, waits=Waits(base_s=0.2, cap_s=0.4))
 FACTS = BirthFacts(
@@ -51,6 +55,11 @@ def make(
     handlers: Sequence[Handler[Any]] = (),
     events: Events | None = None,
     timing: Timing = QUICK,
+    clock: Clock | None = None,
+    synchronized: Callable[[], bool] = lambda: True,
+    journal: Journal | None = None,
+    twin: Twin | None = None,
+    home: Callable[[], View] | None = None,
     **settings: Any,
 ) -> Uplink:
     defaults: dict[str, Any] = {
@@ -58,18 +67,21 @@ def make(
         "broker": f"mqtt://127.0.0.1:{port}",
         "tenant": "acme",
         "device": "edge-1",
-        "commands": ("ping", *(h.name for h in handlers)),
     }
+    allow = settings.pop("commands", ("ping", *(h.name for h in handlers)))
     return Uplink(
-        config.Uplink(**{**defaults, **settings}),
+        config.Uplink(**{**defaults, "commands": config.Commands(allow=allow), **settings}),
         snapshot=records(),
         birth_facts=lambda: FACTS,
         handlers=(ping(), *handlers),
         events=events or Events(),
-        clock=SystemClock(),
+        clock=clock or SystemClock(),
         state_dir=state_dir,
         timing=timing,
-        synchronized=lambda: True,
+        synchronized=synchronized,
+        journal=journal,
+        twin=twin,
+        home=home,
     )
 
 

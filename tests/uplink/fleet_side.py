@@ -10,11 +10,15 @@ import uuid
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import msgspec
 from paho.mqtt.client import CallbackAPIVersion, Client, MQTTMessage, MQTTv5
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+
+from flyball.uplink import batch
 
 ROOT = "flyball/v1/acme/edge-1"
 
@@ -30,13 +34,19 @@ class Heard:
 
     @property
     def doc(self) -> Any:
+        """Of a batch with its columns unpacked."""
+        if self.suffix.split("/")[-2:-1] == ["t"]:
+            return msgspec.to_builtins(batch.decode(self.payload))
         return json.loads(self.payload)
 
 
 class Fleet:
     """Subscribes to everything below one device; a context manager."""
 
-    def __init__(self, port: int, root: str = ROOT) -> None:
+    def __init__(
+        self, port: int, root: str = ROOT, tls: tuple[Path, str] | None = None, user: tuple[str, str] | None = None
+    ) -> None:
+        """`tls` is a folder of certificates.sh and the name of a client in it."""
         self._port = port
         self._root = root
         self.heard: list[Heard] = []
@@ -46,6 +56,11 @@ class Fleet:
         self._client.on_connect = lambda _c, _d, flags, *_: (
             self._subscribed.set() if flags.session_present else self._client.subscribe(f"{root}/#", qos=1)
         )
+        if user is not None:
+            self._client.username_pw_set(*user)
+        if tls is not None:
+            folder, name = tls
+            self._client.tls_set(f"{folder}/ca.crt", f"{folder}/{name}.crt", f"{folder}/{name}.key")
         self._client.on_subscribe = lambda *_: self._subscribed.set()
         self._client.on_message = self._on_message
         self._client.reconnect_delay_set(1, 1)
@@ -64,13 +79,21 @@ class Fleet:
         self._client.loop_stop()
 
     def send(
-        self, suffix: str, payload: bytes | dict[str, Any] = b"", *, retain: bool = False, expiry_s: int | None = None
+        self,
+        suffix: str,
+        payload: bytes | dict[str, Any] = b"",
+        *,
+        retain: bool = False,
+        expiry_s: int | None = None,
+        deflated: bool = False,
     ) -> None:
         """QoS 1; returns when the broker has it."""
         properties = Properties(PacketTypes.PUBLISH)
         if expiry_s is not None:
             properties.MessageExpiryInterval = expiry_s
         data = json.dumps(payload).encode() if isinstance(payload, dict) else payload
+        if deflated:
+            properties.UserProperty = ("enc", "deflate")
         topic = f"{self._root}/{suffix}"
         self._client.publish(topic, data, qos=1, retain=retain, properties=properties).wait_for_publish(10)
 
@@ -112,12 +135,19 @@ class Fleet:
         told = [(d["rev"], d["state"]) for d in self.all(f"cmd/{kind}/{id}/st")]
         return [state for _, state in dict.fromkeys(told)]
 
+    def until_connected(self, connected: bool) -> None:
+        """When the broker goes and comes."""
+        deadline = time.monotonic() + 20
+        while self._client.is_connected() != connected:
+            assert time.monotonic() < deadline, "the fleet's own connection does not follow the broker"
+            time.sleep(0.01)
+
     def _on_message(self, _client: Any, _data: Any, message: MQTTMessage) -> None:
         user = dict(getattr(message.properties, "UserProperty", []))
         deflated = user.get("enc") == "deflate"
         heard = Heard(
             suffix=message.topic[len(self._root) + 1 :],
-            payload=zlib.decompress(message.payload) if deflated else message.payload,
+            payload=_inflated(message.payload) if deflated else message.payload,
             retain=message.retain,
             qos=message.qos,
             expiry_s=getattr(message.properties, "MessageExpiryInterval", None),
@@ -126,3 +156,11 @@ class Fleet:
         with self._changed:
             self.heard.append(heard)
             self._changed.notify_all()
+
+
+def _inflated(payload: bytes) -> bytes:
+    """Our own messages come back here too, and some of them mean ill."""
+    try:
+        return zlib.decompress(payload)
+    except zlib.error:
+        return payload

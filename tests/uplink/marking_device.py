@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 from device_side import make
 
-from flyball.uplink.commands import Handler
+from flyball.uplink.commands import Handler, Order
 
 
 class MarkArgs(msgspec.Struct, forbid_unknown_fields=True):
@@ -22,7 +22,7 @@ class MarkArgs(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def mark(marks: Path) -> Handler[MarkArgs]:
-    async def run(args: MarkArgs) -> None:
+    async def run(args: MarkArgs, _: Order) -> None:
         with marks.open("a") as file:
             file.write(args.name + "\n")
             file.flush()

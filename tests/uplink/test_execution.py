@@ -11,7 +11,7 @@ from device_side import until
 from flyball.errors import StateError, WorkerError
 from flyball.events import Event, Events
 from flyball.testing import FakeClock
-from flyball.uplink.commands import Handler, Row
+from flyball.uplink.commands import Handler, Order, Row
 from flyball.uplink.execution import MOST_RESULT_BYTES, MOST_WAITING, Execution
 from flyball.uplink.stamp import Stamper
 
@@ -56,6 +56,7 @@ class Bench:
         self.events: list[Event] = []
         self.gate = asyncio.Event()
         self.ran = 0
+        self.effect = True
         bus = Events()
         bus.subscribe(self.events.append)
         self.execution = Execution(
@@ -63,28 +64,50 @@ class Bench:
                 name: Handler(name=name, args=NoArgs, run=run)
                 for name, run in {
                     "wait": self._wait, "fail": self._fail, "crash": self._crash, "long": self._long,
+                    "steps": self._steps,
                 }.items()
+            }
+            | {
+                "seen": Handler(name="seen", args=NoArgs, run=self._seen, on_restart="verify", verify=self._look),
+                "again": Handler(name="again", args=NoArgs, run=self._wait, on_restart="resume"),
             },
-            allowed=("wait", "fail", "crash", "long"),
+            allowed=("wait", "fail", "crash", "long", "steps", "seen", "again"),
             journal=self.journal,
             tell=self.told.append,
             events=bus,
             stamper=Stamper(self.clock, "b", lambda: True),
         )  # fmt: skip
 
-    async def _wait(self, _: NoArgs) -> Text:
+    async def _wait(self, _: NoArgs, _order: Order) -> Text:
         self.ran += 1
         await self.gate.wait()
         return Text("done")
 
-    async def _fail(self, _: NoArgs) -> None:
+    async def _fail(self, _: NoArgs, _order: Order) -> None:
         raise WorkerError("the worker died")
 
-    async def _crash(self, _: NoArgs) -> None:
+    async def _crash(self, _: NoArgs, _order: Order) -> None:
         raise KeyError("oops")
 
-    async def _long(self, _: NoArgs) -> Text:
+    async def _long(self, _: NoArgs, _order: Order) -> Text:
         return Text("x" * MOST_RESULT_BYTES)
+
+    async def _steps(self, _: NoArgs, order: Order) -> None:
+        for number in range(100):
+            await order.step("one", number / 100)
+        await order.step("two")
+        await self.gate.wait()
+
+    async def _seen(self, _: NoArgs, order: Order) -> Text:
+        await order.verifying("on its way")
+        self.ran += 1
+        await self.gate.wait()
+        return Text("ran")
+
+    async def _look(self, _: NoArgs) -> Text:
+        if not self.effect:
+            raise WorkerError("nothing of it is to be seen")
+        return Text("seen")
 
     async def order(self, id: str, kind: str = "wait", payload: bytes = b"{}") -> None:
         await self.execution.receive(kind, id, payload, None, lambda: self.acknowledged.append(id))
@@ -257,3 +280,86 @@ async def test_a_recovery_that_broke_off_runs_nothing_twice() -> None:
         await until(lambda: "successful" in second.states("c1"))
         await asyncio.sleep(0.05)
     assert second.ran == 1
+
+
+async def test_steps_are_told_and_progress_is_not_told_all_the_time() -> None:
+    bench = Bench()
+    async with bench.working():
+        await bench.order("c1", "steps")
+        await until(lambda: bench.told[-1].step == "two")
+        bench.gate.set()
+        await until(lambda: "successful" in bench.states("c1"))
+    said = [(r.state, r.step, r.progress) for r in bench.told]
+    assert said == [
+        ("received", "", None), ("accepted", "", None), ("executing", "", None), ("executing", "one", 0.0),
+        ("executing", "two", None), ("successful", "", None),
+    ]  # fmt: skip
+    assert [r.rev for r in bench.told] == list(range(1, len(said) + 1))
+    assert bench.journal.rows["c1"].args == b""  # over: its arguments are needed no more
+
+
+@pytest.mark.parametrize("effect", [True, False])
+async def test_what_can_be_verified_is_after_a_kill(effect: bool) -> None:
+    first = Bench()
+    async with first.working():
+        await first.order("c1", "seen", b'{"ttl_s": 1}')
+        await until(lambda: first.ran == 1)
+    assert first.journal.rows["c1"].state == "verifying"
+    second = Bench(first.journal)
+    second.effect = effect
+    second.clock.advance(1000)  # long past its deadline: that it had its effect is true all the same
+    await second.execution.recover()
+    async with second.working():
+        await until(lambda: second.told[-1].final())
+    assert second.states("c1") == ["verifying", "successful" if effect else "failed"]
+    assert second.told[-1].result == (b'{"text":"seen"}' if effect else b"null")
+    assert second.ran == 0
+
+
+async def test_a_kill_while_it_is_verified_leads_to_the_same_end() -> None:
+    first = Bench()
+    async with first.working():
+        await first.order("c1", "seen")
+        await until(lambda: first.ran == 1)
+    for _ in range(3):
+        await Bench(first.journal).execution.recover()  # dies before it has looked
+    last = Bench(first.journal)
+    await last.execution.recover()
+    async with last.working():
+        await until(lambda: last.told[-1].final())
+    assert last.states("c1")[-1] == "successful"
+    revs = [r.rev for r in last.told]
+    assert revs == sorted(revs)
+
+
+@pytest.mark.parametrize("kind", ["seen", "again"])
+async def test_an_ordered_end_leaves_to_the_next_daemon_what_can_go_on(kind: str) -> None:
+    bench = Bench()
+    async with bench.working():
+        await bench.order("c1", kind)
+        await until(lambda: bench.ran == 1)
+    await bench.execution.interrupt()
+    assert not bench.journal.rows["c1"].final()
+    after = Bench(bench.journal)
+    after.gate.set()
+    await after.execution.recover()
+    async with after.working():
+        await until(lambda: after.told[-1].final())
+    assert after.states("c1")[-1] == "successful"
+    assert after.ran == (1 if kind == "again" else 0)
+
+
+def test_what_verifies_needs_a_way_to() -> None:
+    async def run(_: NoArgs, _order: Order) -> None:
+        return None
+
+    with pytest.raises(ValueError, match="verifies"):
+        Handler(name="x", args=NoArgs, run=run, on_restart="verify")
+
+
+async def test_a_result_that_is_too_large_fails_its_command_with_the_reason() -> None:
+    bench = Bench()
+    async with bench.working():
+        await bench.order("c1", "long")
+        await until(lambda: bench.told[-1].final())
+    assert "expected at most" in bench.told[-1].reason

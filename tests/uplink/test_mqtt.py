@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import re
 import socket
 import threading
 import time
@@ -13,7 +14,9 @@ import pytest
 
 from flyball.errors import LinkError
 from flyball.uplink.backoff import TAKEN_OVER
-from flyball.uplink.mqtt import Connection, Received, Settings, Will
+from flyball.uplink.connection import Connection
+from flyball.uplink.mqtt import Received, Will
+from flyball.uplink.transport import Settings
 from real_broker import Mosquitto
 
 pytestmark = pytest.mark.anyio
@@ -220,3 +223,9 @@ async def test_connections_come_and_go_without_a_trace(mosquitto: Mosquitto) -> 
 
     assert [o for o in gc.get_objects() if isinstance(o, Client)] == []
     assert [t.name for t in threading.enumerate() if "flyball" in t.name or "paho" in t.name] == []
+
+
+def test_one_module_of_the_agent_knows_paho() -> None:
+    agent = Path(__file__).resolve().parents[2] / "agent/flyball"
+    knowing = [f.name for f in agent.rglob("*.py") if re.search(r"^\s*(import|from) paho", f.read_text(), re.MULTILINE)]
+    assert knowing == ["mqtt.py"]

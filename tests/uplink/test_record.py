@@ -47,7 +47,16 @@ def reading(quantity: Quantity, value: float, **more: object) -> Reading:
 
 def test_nothing_measured_is_null_everywhere() -> None:
     record = Recorder(FakeCatalog(FakeLadder()), Sampler(), None, FakeClock(), 1.0)()
-    for name in ("power_w", "power_scope", "energy_j", "temperature_c", "cpu_ratio", "memory_available_b", "load_1m"):
+    for name in (
+        "power_w",
+        "power_scope",
+        "energy_j",
+        "temperature_c",
+        "cpu_ratio",
+        "memory_available_b",
+        "load_1m",
+        "load",
+    ):
         assert getattr(record, name) is None
     ladder = record.ladders["fake"]
     assert (ladder.rung, ladder.p50_s, ladder.rate_hz, ladder.errors) == ("large", None, None, None)
@@ -68,7 +77,17 @@ def test_the_widest_power_and_the_hottest_zone() -> None:
         reading("temperature", 66.25, scope="zone"),
     )
     record = Recorder(FakeCatalog(), sampler, Meter(), FakeClock(), 1.0)()
-    assert (record.power_w, record.power_scope, record.temperature_c, record.energy_j) == (9.0, "board", 66.25, 12.5)
+    assert (record.power_w, record.power_scope, record.temperature_c, record.energy_j) == (9.0, "board", 66.2, 12.5)
+    assert record.temperature_coolest_c == 41.0
+
+
+def test_the_load_is_what_the_daemon_reckons_of_the_newest_readings() -> None:
+    sampler = Sampler(reading("cpu_utilization", 0.5), reading("cpu_utilization", 0.25))
+    made = Recorder(FakeCatalog(), sampler, None, FakeClock(), 1.0, lambda found: sum(r.value for r in found) / 3)
+    assert made().load == 0.25
+    sampler.readings = ()
+    assert made().load == 0.0  # nothing to do is a figure
+    assert Recorder(FakeCatalog(), sampler, None, FakeClock(), 1.0, lambda found: None)().load is None
 
 
 def test_rates_are_over_the_time_since_the_last_record() -> None:

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from flyball.errors import StateError
 from flyball.uplink import commands, state
 from flyball.uplink.commands import Row
-from flyball.uplink.outbox import Span
+from flyball.uplink.spooled import Span
 from flyball.uplink.stamp import Stamp
-from flyball.uplink.state import FILE_NAME, KEEP_REJECTED, KEEP_S, StateFile, Stream
+from flyball.uplink.state import FILE_NAME, KEEP_REJECTED, KEEP_S, StateFile, Stream, peek
 
 NOW = Stamp(ts=1_700_000_000.0, mono=100.0, boot="b1", clk="synced")
 
@@ -196,7 +196,7 @@ def test_a_file_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
     file.close()
     with sqlite3.connect(tmp_path / FILE_NAME) as db:
         db.execute("PRAGMA user_version = 9")
-    with pytest.raises(StateError, match="version 9, expected at most 1"):
+    with pytest.raises(StateError, match="version 9, expected at most 2"):
         StateFile(tmp_path).begin_session({}, NOW)
     assert [p.name for p in tmp_path.iterdir() if "corrupt" in p.name] == []
 
@@ -262,3 +262,53 @@ def test_every_commit_is_flushed(tmp_path: Path) -> None:
         assert db.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
         assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert state.KEEP_S > 7 * 86400 + 21 * 86400
+
+
+def test_documents_are_kept_and_can_be_read_beside_the_running_uplink(tmp_path: Path) -> None:
+    assert peek(tmp_path, "twin") is None
+    file = StateFile(tmp_path)
+    assert file.document("twin") is None
+    file.save_document("twin", b"one")
+    file.save_document("twin", b"two")
+    file.save_document("settings", b"\0\xff")
+    assert (peek(tmp_path, "twin"), peek(tmp_path, "settings"), peek(tmp_path, "x")) == (b"two", b"\0\xff", None)
+    file.close()
+    assert StateFile(tmp_path).document("twin") == peek(tmp_path, "twin") == b"two"
+
+
+def test_a_damaged_file_is_left_as_it_is_by_a_look(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_bytes(b"\0" * 4096)
+    with pytest.raises(StateError):
+        peek(tmp_path, "twin")
+    assert [p.name for p in tmp_path.iterdir()] == [FILE_NAME]
+
+
+def test_a_file_of_the_version_before_is_taken_over(tmp_path: Path) -> None:
+    file = StateFile(tmp_path)
+    before = file.begin_session({}, NOW)
+    file.admit(order("c1"))
+    file.close()
+    with sqlite3.connect(tmp_path / FILE_NAME) as db:
+        db.executescript("DROP TABLE document; PRAGMA user_version = 1")
+    assert peek(tmp_path, "twin") is None
+    file = StateFile(tmp_path)
+    file.save_document("twin", b"one")
+    after = file.begin_session({}, NOW)
+    assert (after.epoch, after.session, after.replaced) == (before.epoch, before.session + 1, "")
+    assert [row.id for row in file.open_orders()] == ["c1"]
+    assert file.document("twin") == b"one"
+
+
+def test_large_results_are_kept_of_the_newest_orders_only(tmp_path: Path) -> None:
+    file = StateFile(tmp_path)
+    for number in range(state.KEEP_RESULTS + 5):
+        row = order(f"c{number}")
+        file.admit(row)
+        size = 10 if number == 0 else 2000
+        done = msgspec.structs.replace(row, state="successful", result=b'"' + b"x" * size + b'"', args=b"")
+        file.put(done)
+        file.told(done.id, done.rev)
+    file.begin_session({}, NOW)
+    results = {f"c{n}": (file.admit(order(f"c{n}")) or order("none")).result for n in range(state.KEEP_RESULTS + 5)}
+    assert len(results["c0"]) == 12
+    assert [id for id, result in results.items() if result == b"null"] == ["c1", "c2", "c3", "c4"]

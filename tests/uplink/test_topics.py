@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flyball.errors import MessageError
-from flyball.uplink.topics import Command, Device, Plain, parse
+from flyball.uplink.topics import Command, Device, Plain, group, parse, server_state
 
 IDS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", fullmatch=True)
 WORDS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", fullmatch=True)
@@ -58,3 +58,17 @@ def test_the_message_names_the_part_that_is_wrong() -> None:
         parse("flyball/v1/acme/edge-1/cmd/ping/a b/req")
     with pytest.raises(MessageError, match="'twin/unknown' is no suffix"):
         parse("flyball/v1/acme/edge-1/twin/unknown")
+
+
+def test_servers_and_groups_stand_where_no_device_can() -> None:
+    assert server_state("acme", "hq-1") == "flyball/v1/acme/_server/hq-1/state"
+    assert group("acme", "line4") == "flyball/v1/acme/_g.line4"
+    assert group("acme") == "flyball/v1/acme/_all"
+    for topic in (server_state("acme", "hq-1"), f"{group('acme', 'line4')}/status", f"{group('acme')}/sig/sync"):
+        with pytest.raises(MessageError, match="device id"):
+            parse(topic)
+    for bad in ("a/b", "+", "#", "a.b"):
+        with pytest.raises(MessageError):
+            server_state("acme", bad)
+        with pytest.raises(MessageError):
+            group("acme", bad)

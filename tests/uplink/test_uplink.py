@@ -21,6 +21,7 @@ from flyball.events import Event, Events
 from flyball.uplink.backoff import Waits
 from flyball.uplink.handlers import rung
 from flyball.uplink.messages import MAX_PAYLOAD
+from flyball.uplink.spool import SpoolFile
 from real_broker import Mosquitto
 
 pytestmark = pytest.mark.anyio
@@ -61,9 +62,9 @@ async def test_the_will_is_published_when_the_connection_is_cut(mosquitto: Mosqu
     with Fleet(mosquitto.port) as fleet:
         await uplink.start()
         await fleet.waits("status", ready)
-        assert uplink._link is not None
+        assert uplink._link.connection is not None
         uplink._tasks["link"].cancel()  # as after a power cut: nobody reconnects
-        uplink._link.abort("cut")
+        uplink._link.connection.abort("cut")
         lost = await fleet.waits("status", lambda d: d["state"] == "lost")
         birth = fleet.wait("birth")
         assert (lost["session"], lost["epoch"]) == (birth["session"], birth["epoch"])
@@ -74,8 +75,8 @@ async def test_a_reconnect_within_the_delay_leaves_no_will(mosquitto: Mosquitto,
     with Fleet(mosquitto.port) as fleet:
         async with linked(mosquitto.port, tmp_path) as uplink:
             await fleet.waits("status", ready)
-            assert uplink._link is not None
-            uplink._link.abort("cut")
+            assert uplink._link.connection is not None
+            uplink._link.connection.abort("cut")
             await fleet.waits("status", lambda d: ready(d) and d["session"] == 2)
             await asyncio.sleep(QUICK.will_delay_s + 0.5)
             assert [d for d in fleet.all("status") if d["state"] == "lost"] == []
@@ -170,14 +171,14 @@ async def test_a_device_that_was_flashed_anew_is_no_stranger_to_itself(mosquitto
     with Fleet(mosquitto.port) as fleet:
         await uplink.start()
         await fleet.waits("status", ready)
-        assert uplink._link is not None
+        assert uplink._link.connection is not None
         uplink._tasks["link"].cancel()  # the power goes: "ready" stays behind for as long as the will is delayed
-        uplink._link.abort("cut")
+        uplink._link.connection.abort("cut")
         since = len(fleet.heard)
         async with linked(mosquitto.port, tmp_path / "after", events=events) as anew:
             await fleet.waits("status", ready, since=since)
-            assert anew._link is not None
-            anew._link.abort("cut")
+            assert anew._link.connection is not None
+            anew._link.connection.abort("cut")
             await fleet.waits("status", lambda d: ready(d) and d["session"] == 2, since=since)
         await uplink.stop()
     assert "duplicate_identity" not in [e.kind for e in heard]
@@ -214,7 +215,7 @@ async def test_telemetry_has_gapless_numbers_also_across_restarts(mosquitto: Mos
     assert fleet.all("gap") == []
     for batch in batches:
         assert all(len(column) == batch["count"] for column in batch["columns"].values())
-        assert batch["columns"]["power_w"] == [None] * batch["count"]
+        assert "power_w" not in batch["columns"]  # nothing has measured it
         assert set(batch["columns"]["imagenet/rung"]) == {"big"}
         assert (batch["clk"], batch["hist"]) == ("synced", False)
     load = [v for b in batches for v in b["columns"]["load_1m"]]
@@ -243,27 +244,68 @@ async def test_events_are_published_with_numbers_of_their_own(mosquitto: Mosquit
     assert numbers == list(range(len(numbers)))
 
 
-async def test_after_a_long_disconnection_the_gap_is_told(mosquitto: Mosquitto, tmp_path: Path) -> None:
-    fast = {"telemetry_period_s": 0.1, "batch_records": 1}
+async def test_what_was_measured_offline_comes_late_and_marked(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    fast = {"telemetry_period_s": 0.1, "batch_records": 2, "drain_records_s": 40}
+    with Fleet(mosquitto.port) as fleet:
+        async with linked(mosquitto.port, tmp_path, **fast) as uplink:
+            await fleet.waits("t/main", lambda d: d["first_seq"] >= 2)
+            mosquitto.stop()
+            await until(lambda: (uplink.state().spool_records or 0) >= 20, 15)
+            assert not uplink.state().connected
+            assert uplink.state().queued < 10  # on the disk, not in memory
+            mosquitto.start()
+            since = len(fleet.heard)
+            await fleet.waits("t/main", lambda d: not d["hist"], since=since)
+            await until(lambda: (uplink.state().spool_records or 0) < 10, 15)
+    arrived = [b["first_seq"] + i for b in fleet.all("t/main") for i in range(b["count"])]
+    assert sorted(set(arrived)) == list(range(max(arrived) + 1))
+    assert fleet.all("gap") == []
+    assert sum(b["count"] for b in fleet.all("t/main") if b["hist"]) >= 15
+
+
+async def test_a_kill_or_a_restart_in_the_blackout_loses_nothing_sealed(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    fast = {"telemetry_period_s": 0.1, "batch_records": 2}
     async with linked(mosquitto.port, tmp_path, **fast) as uplink:
-        await until(lambda: uplink._ledger.counters["main"].next > 3)
         mosquitto.stop()
-        uplink._post._outbox._limits = {"state": 512, "event": 256, "telemetry": 5}
-        await until(lambda: uplink.state().dropped >= 10, 15)
-        assert not uplink.state().connected
-        assert uplink.state().queued < 30
-        mosquitto.start()
-        with Fleet(mosquitto.port) as fleet:
-            gap = await fleet.waits("gap", lambda d: d["stream"] == "main")
-            (first, last) = gap["ranges"][0]
-            await fleet.waits("t/main", lambda d: d["first_seq"] > last + 5)
-    arrived = {b["first_seq"] for b in fleet.all("t/main")}
-    lost = {n for g in fleet.all("gap") for a, b in g["ranges"] for n in range(a, b + 1)}
-    assert len(gap["ranges"]) == 1
-    assert gap["epoch"] == fleet.all("t/main")[0]["epoch"]
-    assert last - first >= 8
-    assert arrived.isdisjoint(lost)
-    assert arrived | lost >= set(range(first, max(arrived) + 1))
+        await until(lambda: (uplink.state().spool_records or 0) >= 10, 15)
+    waiting = left_behind(tmp_path)
+    assert waiting >= 10
+    mosquitto.start()
+    with Fleet(mosquitto.port) as fleet:
+        async with linked(mosquitto.port, tmp_path, **fast):
+            await fleet.waits("t/main", lambda d: not d["hist"])
+            await until(lambda: sum(b["count"] for b in fleet.all("t/main") if b["hist"]) >= waiting - 5)
+    arrived = {b["first_seq"] + i for b in fleet.all("t/main") for i in range(b["count"])}
+    assert arrived == set(range(min(arrived), max(arrived) + 1))
+    assert fleet.all("gap") == []
+
+
+async def test_a_damaged_spool_is_an_alarm_and_no_number_is_given_out_twice(
+    mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    fast = {"telemetry_period_s": 0.1, "batch_records": 2}
+    with Fleet(mosquitto.port) as fleet:
+        async with linked(mosquitto.port, tmp_path, **fast):
+            await fleet.waits("t/main", lambda d: d["first_seq"] >= 4)
+        before = {b["first_seq"] for b in fleet.all("t/main")}
+        (tmp_path / "spool.db").write_bytes(b"power cut" * 1000)
+        since = len(fleet.heard)
+        async with linked(mosquitto.port, tmp_path, **fast):
+            alarm = await fleet.waits("a/spool_replaced")
+            first = await fleet.waits("t/main", since=since)
+    assert "spool.db.corrupt-1" in alarm["message"]
+    assert (tmp_path / "spool.db.corrupt-1").read_bytes() == b"power cut" * 1000
+    assert first["first_seq"] > max(before)
+
+
+def left_behind(state_dir: Path) -> int:
+    """Records in the spool of a daemon that has ended."""
+    file = SpoolFile(state_dir)
+    file.begin("", {})
+    try:
+        return file.totals().records
+    finally:
+        file.close()
 
 
 async def test_what_the_broker_does_not_take_does_not_wedge_the_link(mosquitto: Mosquitto, tmp_path: Path) -> None:
@@ -445,7 +487,7 @@ async def test_nothing_acknowledged_is_lost_when_the_broker_restarts(mosquitto: 
     with Fleet(mosquitto.port) as fleet:
         async with linked(mosquitto.port, tmp_path, handlers=[rung(wheel)], **fast) as uplink:
             for round in range(3):
-                await until(lambda: uplink._ledger.counters["main"].next > 4)
+                await fleet.waits("t/main", lambda d: d["first_seq"] > 4)
                 session, since = uplink.state().session, len(fleet.heard)
                 mosquitto.stop()
                 await until(lambda: not uplink.state().connected)
@@ -457,9 +499,10 @@ async def test_nothing_acknowledged_is_lost_when_the_broker_restarts(mosquitto: 
         await fleet.waits("status", lambda d: d["state"] == "disconnected")
     arrived = {b["first_seq"] + i for b in fleet.all("t/main") for i in range(b["count"])}
     assert len(wheel.told) == 3
-    assert arrived == set(range(uplink._ledger.counters["main"].next))
+    assert arrived == set(range(max(arrived) + 1))
     events = {h.doc["seq"] for h in fleet.heard if h.suffix.startswith("e/")}
-    assert events == set(range(uplink._ledger.counters["events"].next))
+    assert events == set(range(max(events) + 1))
+    assert left_behind(tmp_path) == 0
     assert fleet.all("gap") == []
 
 

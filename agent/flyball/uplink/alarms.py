@@ -15,8 +15,11 @@ from flyball.uplink.announcer import Announcer
 from flyball.uplink.outbox import Publication
 
 DUPLICATE_IDENTITY = "duplicate_identity"  # another client connects under our id
+CERTIFICATE = "certificate"  # ours is not of this device, or ends soon
 STATE_STORE = "state_store"  # state.db cannot be written
-NAMES = (DUPLICATE_IDENTITY, STATE_STORE)
+SPOOL = "spool"  # spool.db cannot be written; records wait in memory
+SPOOL_REPLACED = "spool_replaced"  # it was damaged, kept aside, and begun anew; lasts until the daemon starts again
+NAMES = (CERTIFICATE, DUPLICATE_IDENTITY, STATE_STORE, SPOOL, SPOOL_REPLACED)
 
 
 class Alarms:

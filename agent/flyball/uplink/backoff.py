@@ -27,6 +27,7 @@ class Waits:
     credentials_s: float = 300.0
     patience_s: float = 60.0
     taken_over_s: float = 900.0
+    spread_s: float = 10.0
 
 
 class Backoff:
@@ -35,8 +36,9 @@ class Backoff:
         self._uniform = uniform or random.SystemRandom().random  # devices of one image must not share a seed
         self._failures = 0
 
-    def failed(self, code: int | None, connected_s: float = 0.0) -> float:
-        """Seconds to wait after a failure with this reason code, of a link that had lasted for `connected_s`."""
+    def failed(self, code: int | None, connected_s: float = 0.0, *, credentials: bool = False) -> float:
+        """Seconds to wait after a failure with this reason code, of a link that had lasted for `connected_s`;
+        `credentials` says that it is about who we are, whatever the code."""
         waits = self._waits
         if connected_s >= waits.stable_s:
             self._failures = 0
@@ -45,8 +47,12 @@ class Backoff:
         share = self._uniform()
         if code == TAKEN_OVER:
             return waits.taken_over_s
-        if code in CREDENTIALS:
+        if credentials or code in CREDENTIALS:
             return waits.credentials_s * (1 + share)
         if code in PATIENCE:
             return waits.patience_s + (max(waits.cap_s, waits.patience_s) - waits.patience_s) * share
         return ceiling * share
+
+    def spread(self) -> float:
+        """Seconds to wait before something that every device of a fleet may be about to do."""
+        return self._waits.spread_s * self._uniform()

@@ -9,6 +9,8 @@ request -> receive -> Row -> examine -> advance ... -> Row in a final state
             |           +-> expired, canceled, failed
             +-> rejected, expired, canceled, failed
 
+executing and verifying may also become themselves: another step, or progress.
+
 Pure: takes values and a Stamp and gives values; it never reads a clock, a file or the network. `rev` grows with
 every change. A deadline counts on the boot time clock from receipt, so that a jump of the wall clock neither expires
 nor revives an order; after a reboot the wall clock decides if it can be trusted, and otherwise the order is expired.
@@ -20,12 +22,12 @@ import hashlib
 import json
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import msgspec
 
 from flyball.errors import MessageError
-from flyball.uplink.messages import MAX_PAYLOAD, Capability, CommandState, Request, decode
+from flyball.uplink.messages import MAX_PAYLOAD, Capability, CommandState, Request, decode, inflate
 from flyball.uplink.stamp import Stamp
 
 State = Literal[
@@ -37,7 +39,7 @@ NEXT: Mapping[State, Collection[State]] = {
     "received": ("accepted", "rejected", "expired", "canceled", "failed"),
     "accepted": ("executing", "expired", "canceled", "failed"),
     "executing": ("executing", "verifying", "successful", "failed", "timed_out", "canceled"),
-    "verifying": ("successful", "failed", "timed_out"),
+    "verifying": ("verifying", "successful", "failed", "timed_out"),
 }
 MOST_REASON = 2000  # characters; a reason may quote what a stranger sent
 DEFAULT_TTL_S = 300.0  # of an order that says neither ttl_s nor a message expiry
@@ -45,15 +47,34 @@ DEFAULT_TTL_S = 300.0  # of an order that says neither ttl_s nor a message expir
 A = TypeVar("A", bound=msgspec.Struct)
 
 
+class Order(Protocol):
+    """What a running command says of itself. What it says is on the disk before the call returns."""
+
+    async def step(self, name: str, progress: float | None = None) -> None:
+        """A new step, or how much of the one at hand is done (0 to 1)."""
+        ...
+
+    async def verifying(self, step: str) -> None:
+        """From here on it is looked at what the command has done; said before a step that may end the daemon."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handler(Generic[A]):
-    """One type of command. `run` may raise FlyballError: the command failed, for that reason. `on_restart` is what
-    becomes of one that was executing when the daemon ended: failed as interrupted, or begun again."""
+    """One type of command. `run` may raise FlyballError: the command failed, for that reason. `verify` looks, after a
+    restart in the middle, whether the command has had its effect all the same, and raises FlyballError when not.
+    `on_restart` is what becomes of one that was executing when the daemon ended: failed as interrupted, begun again,
+    or verified."""
 
     name: str
     args: type[A]
-    run: Callable[[A], Awaitable[msgspec.Struct | None]]
-    on_restart: Literal["fail", "resume"] = "fail"
+    run: Callable[[A, Order], Awaitable[msgspec.Struct | None]]
+    on_restart: Literal["fail", "resume", "verify"] = "fail"
+    verify: Callable[[A], Awaitable[msgspec.Struct | None]] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.on_restart == "verify") != (self.verify is not None):
+            raise ValueError(f"command {self.name}: on_restart = verify goes with a function that verifies")
 
 
 Handlers = Mapping[str, Handler[Any]]
@@ -85,19 +106,30 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         return self.state in FINAL
 
 
-def receive(kind: str, id: str, payload: bytes, expiry_s: float | None, stamp: Stamp) -> Row:
-    """The order as it came: received, or rejected when it cannot be read."""
+def receive(
+    kind: str,
+    id: str,
+    payload: bytes,
+    expiry_s: float | None,
+    stamp: Stamp,
+    *,
+    version: int | None = None,
+    deflated: bool = False,
+) -> Row:
+    """The order as it came: received, or rejected when it cannot be read. `version` is that of the desired document
+    in force, None on a device that has none."""
     try:
         if len(payload) > MAX_PAYLOAD:
             raise MessageError(f"{len(payload)} bytes, expected at most {MAX_PAYLOAD}")
-        request = decode(payload, Request)
+        request = decode(inflate(payload, MAX_PAYLOAD) if deflated else payload, Request)
         args = _canonical(bytes(request.args))
-        if request.expect_version is not None:
-            raise MessageError("expect_version: this device has no versioned document to compare with")
+        if request.expect_version not in (None, version):
+            held = "this device has no desired document" if version is None else f"the one in force here is {version}"
+            raise MessageError(f"expect_version: {request.expect_version}, and {held}")
     except MessageError as error:
         # Nothing of an unreadable order is kept but its hash.
         row = _row(kind, id, payload, stamp, Request(), expiry_s)
-        return refuse(msgspec.structs.replace(row, args=b""), f"request: {error}")
+        return refuse(row, f"request: {error}")
     return _row(kind, id, args, stamp, request, expiry_s)
 
 
@@ -106,7 +138,7 @@ def examine(row: Row, handlers: Handlers, allowed: Collection[str]) -> msgspec.S
     if row.type not in handlers:
         return f"unknown command {row.type!r}; this device knows {', '.join(sorted(handlers)) or 'none'}"
     if row.type not in allowed:
-        return f"command {row.type!r} is not allowed here (uplink.commands: {', '.join(allowed) or 'none'})"
+        return f"command {row.type!r} is not allowed here (uplink.commands.allow: {', '.join(allowed) or 'none'})"
     try:
         args: msgspec.Struct = decode(row.args, handlers[row.type].args)
     except MessageError as error:
@@ -116,18 +148,36 @@ def examine(row: Row, handlers: Handlers, allowed: Collection[str]) -> msgspec.S
 
 def refuse(row: Row, reason: str) -> Row:
     """Rejected from the start: the order is never on disk in another state."""
-    return msgspec.structs.replace(row, state="rejected", reason=_cut(reason))
+    return msgspec.structs.replace(row, state="rejected", reason=_cut(reason), args=b"")
 
 
 def same_order(known: Row, fresh: Row) -> bool:
     return known.digest == fresh.digest
 
 
-def advance(row: Row, state: State, *, step: str = "", reason: str = "", result: bytes = b"null") -> Row:
+def advance(
+    row: Row,
+    state: State,
+    *,
+    step: str = "",
+    progress: float | None = None,
+    reason: str = "",
+    result: bytes = b"null",
+) -> Row:
     """Raises ValueError for a step that the machine does not have."""
     if state not in NEXT.get(row.state, ()):
         raise ValueError(f"command {row.id}: no way from {row.state} to {state}")
-    return msgspec.structs.replace(row, state=state, rev=row.rev + 1, step=step, reason=_cut(reason), result=result)
+    return msgspec.structs.replace(
+        row,
+        state=state,
+        rev=row.rev + 1,
+        step=_cut(step),
+        progress=progress,
+        reason=_cut(reason),
+        result=result,
+        # What is over needs its arguments no more: the digest tells repetitions from other orders.
+        args=b"" if state in FINAL else row.args,
+    )
 
 
 def remaining_s(row: Row, now: Stamp) -> float:
@@ -147,10 +197,18 @@ def after_restart(row: Row, handlers: Handlers) -> Row:
     """What becomes of an order that the last daemon left unfinished."""
     if row.state in ("executing", "verifying"):
         handler = handlers.get(row.type)
+        if handler is not None and handler.on_restart == "verify":
+            return advance(row, "verifying", step="after a restart")
         if row.state == "executing" and handler is not None and handler.on_restart == "resume":
             return row
-        return advance(row, "failed", reason="interrupted: the daemon ended while it was executing")
+        return advance(row, "failed", reason=f"interrupted: the daemon ended while it was {row.state}{_at(row)}")
     return row
+
+
+def survives(row: Row, handlers: Handlers) -> bool:
+    """Whether a daemon that ends in good order leaves this order to the next one."""
+    handler = handlers.get(row.type)
+    return handler is not None and handler.on_restart != "fail"
 
 
 def state_message(row: Row, epoch: str, now: Stamp) -> CommandState:
@@ -200,6 +258,10 @@ def _canonical(args: bytes) -> bytes:
         return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
     except (RecursionError, ValueError) as error:
         raise MessageError(f"args: {error}") from error
+
+
+def _at(row: Row) -> str:
+    return f" ({row.step})" if row.step else ""
 
 
 def _cut(reason: str) -> str:

@@ -3,14 +3,16 @@
 message -> receive -> journal row committed -> PUBACK -> accepted -> [queue] -> executing -> handler -> final state
 
 Never acknowledges an order that is not in the journal, never begins one whose "executing" is not, and never runs one
-twice: a repetition gets the stored state again. The states and their rules are in commands.py.
+twice: a repetition gets the stored state again. Progress is written down too, so that `rev` never goes back, and
+therefore not oftener than every PROGRESS_S. The states and their rules are in commands.py.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
@@ -18,14 +20,17 @@ import msgspec
 from flyball.errors import FlyballError, MessageError, StateError
 from flyball.events import Event, Events
 from flyball.uplink import commands
-from flyball.uplink.commands import Handlers, Row
+from flyball.uplink.commands import Handlers, Row, State
 from flyball.uplink.stamp import Stamp, Stamper
 
 log = logging.getLogger(__name__)
 
 MOST_WAITING = 64
+PROGRESS_S = 2.0
 MOST_RESULT_BYTES = 64 * 1024
+MOST_REPEATED = 64  # final states, for a broker that lost them
 RETRY_MAX_S = 60.0
+VERIFY_S = 300.0
 
 
 class OrderJournal(Protocol):
@@ -35,9 +40,11 @@ class OrderJournal(Protocol):
 
     async def open_orders(self) -> tuple[Row, ...]: ...
 
+    async def finished_orders(self, most: int) -> tuple[Row, ...]: ...
+
 
 class Execution:
-    """`tell` publishes a state."""
+    """`tell` publishes a state; `version` is that of the desired document in force."""
 
     def __init__(
         self,
@@ -48,6 +55,7 @@ class Execution:
         tell: Callable[[Row], None],
         events: Events,
         stamper: Stamper,
+        version: Callable[[], int | None] = lambda: None,
     ) -> None:
         self._handlers = handlers
         self._allowed = allowed
@@ -55,6 +63,7 @@ class Execution:
         self._tell = tell
         self._events = events
         self._stamper = stamper
+        self._version = version
         self._waiting: asyncio.Queue[Row] = asyncio.Queue()
         self._running: Row | None = None
         self._unfinished: dict[str, Row] = {}
@@ -72,10 +81,18 @@ class Execution:
             self._tell(kept)
 
     async def receive(
-        self, kind: str, id: str, payload: bytes, expiry_s: float | None, acknowledge: Callable[[], None]
+        self,
+        kind: str,
+        id: str,
+        payload: bytes,
+        expiry_s: float | None,
+        acknowledge: Callable[[], None],
+        deflated: bool = False,
     ) -> None:
         """Raises StateError without having acknowledged: the broker then sends the order again."""
-        row = commands.receive(kind, id, payload, expiry_s, self._stamper.now())
+        row = commands.receive(
+            kind, id, payload, expiry_s, self._stamper.now(), version=self._version(), deflated=deflated
+        )
         if row.state == "received":
             refusal = self._refusal(row)
             if refusal:
@@ -107,6 +124,8 @@ class Execution:
         """Once work() is cancelled: what it was doing has failed, and the fleet hears so."""
         if self._running is None or self._running.state not in ("executing", "verifying"):
             return
+        if commands.survives(self._running, self._handlers):
+            return  # the next start takes it up, as it does after a kill
         row = commands.advance(self._running, "failed", reason="interrupted: the daemon is stopping")
         try:
             await self._journal.put(row)
@@ -118,6 +137,11 @@ class Execution:
     def repeat(self) -> None:
         """Tells the state of every unfinished order again."""
         for row in self._unfinished.values():
+            self._tell(row)
+
+    async def repeat_finished(self) -> None:
+        """Tells the newest final states again, for a broker that has forgotten them. Raises StateError."""
+        for row in await self._journal.finished_orders(MOST_REPEATED):
             self._tell(row)
 
     def _refusal(self, row: Row) -> str:
@@ -152,38 +176,53 @@ class Execution:
             await self._become(commands.advance(row, "rejected", reason=args))
         elif isinstance(args, str):
             await self._become(commands.advance(row, "failed", reason=args))
-        elif row.state != "executing" and commands.remaining_s(row, now) <= 0:
+        elif row.state in ("received", "accepted") and commands.remaining_s(row, now) <= 0:
             await self._become(commands.advance(row, "expired", reason=_why_expired(row, now)))
+        elif row.state == "verifying":
+            verify = self._handlers[row.type].verify
+            if verify is None:
+                raise ValueError(f"command {row.id}: {row.type} cannot be verified")
+            # How long it may take is no longer the order's deadline: that it had its effect is true or not.
+            await self._finish(row, verify(args), VERIFY_S)
         else:
             if row.state == "received":
                 row = await self._become(commands.advance(row, "accepted"))
             row = await self._become(commands.advance(row, "executing"))
-            self._running = row
-            final = await self._run(row, args)
-            self._running = final
-            await self._become(final)
-            self._running = None
+            order = _Running(self, row)
+            limit_s = max(commands.remaining_s(row, self._stamper.now()), 0.0)
+            await self._finish(row, self._handlers[row.type].run(args, order), limit_s)
 
-    async def _run(self, row: Row, args: msgspec.Struct) -> Row:
-        limit_s = max(commands.remaining_s(row, self._stamper.now()), 0.0)
-        work = asyncio.ensure_future(self._handlers[row.type].run(args))
+    async def _finish(self, row: Row, work: Awaitable[msgspec.Struct | None], limit_s: float) -> None:
+        self._running = row
+        end = await self._await(asyncio.ensure_future(work), limit_s)
+        final = commands.advance(self._running, end.state, reason=end.reason, result=end.result)
+        self._running = final
+        await self._become(final)
+        self._running = None
+
+    async def _await(self, work: asyncio.Future[msgspec.Struct | None], limit_s: float) -> _End:
         try:
             done, _ = await asyncio.wait({work}, timeout=limit_s)
             if not done:
                 await _cancel(work)
-                return commands.advance(row, "timed_out", reason="the deadline passed while it was executing")
+                return _End("timed_out", "the deadline passed while it was executing")
             result = msgspec.json.encode(work.result())
             if len(result) > MOST_RESULT_BYTES:
                 raise MessageError(f"the result has {len(result)} bytes, expected at most {MOST_RESULT_BYTES}")
-            return commands.advance(row, "successful", result=result)
+            return _End("successful", result=result)
         except asyncio.CancelledError:
             await _cancel(work)
             raise
         except FlyballError as error:
-            return commands.advance(row, "failed", reason=str(error))
+            return _End("failed", str(error))
         except Exception as error:
-            log.exception("the handler of command %s (%s) failed", row.id, row.type)
-            return commands.advance(row, "failed", reason=f"internal error: {type(error).__name__}: {error}")
+            log.error("the handler of a command failed", exc_info=error)
+            return _End("failed", f"internal error: {type(error).__name__}: {error}")
+
+    async def say(self, state: State, step: str, progress: float | None) -> None:
+        """Of the command that is running."""
+        if self._running is not None and not self._running.final():
+            self._running = await self._become(commands.advance(self._running, state, step=step, progress=progress))
 
     async def _become(self, row: Row) -> Row:
         """Writes the state down, however long that takes, then tells it."""
@@ -200,6 +239,34 @@ class Execution:
         self._unfinished[row.id] = row
         self._tell(row)
         return row
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    state: State
+    reason: str = ""
+    result: bytes = b"null"
+
+
+class _Running:
+    """Implements commands.Order for the one that is carried out."""
+
+    def __init__(self, execution: Execution, row: Row) -> None:
+        self._execution = execution
+        self._state: State = row.state
+        self._step = ""
+        self._said_s = -PROGRESS_S
+
+    async def step(self, name: str, progress: float | None = None) -> None:
+        now_s = asyncio.get_running_loop().time()
+        if name == self._step and now_s - self._said_s < PROGRESS_S:
+            return
+        self._step, self._said_s = name, now_s
+        await self._execution.say(self._state, name, progress)
+
+    async def verifying(self, step: str) -> None:
+        self._state, self._step = "verifying", step
+        await self._execution.say("verifying", step, None)
 
 
 def _why_expired(row: Row, now: Stamp) -> str:

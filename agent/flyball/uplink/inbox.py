@@ -11,38 +11,53 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from flyball.errors import MessageError, StateError
 from flyball.uplink import topics
+from flyball.uplink.connection import Connection
 from flyball.uplink.execution import Execution
-from flyball.uplink.mqtt import Connection, Received
+from flyball.uplink.mqtt import Received
 
 log = logging.getLogger(__name__)
 
+MOST_QOS_0 = 256
+
 
 class Inbox:
-    """`signals` are functions by name; `ignored` hears of messages that mean nothing; `stored` hears how it went to
-    write an order down: "" or what was wrong."""
+    """`own` turns the topic of a group's order into that of this device's; `signals` are functions by name; `aside`
+    takes what is neither order nor signal, and says whether it did; `ignored` hears of messages that mean nothing;
+    `stored` hears how it went to write an order down: "" or what was wrong."""
 
     def __init__(
         self,
         *,
         device: topics.Device,
         execution: Execution,
+        own: Callable[[str], str],
         signals: Mapping[str, Callable[[], None]],
+        aside: Callable[[Received], Awaitable[bool]],
         ignored: Callable[[str], None],
         stored: Callable[[str], None],
     ) -> None:
         self._device = device
         self._execution = execution
+        self._own = own
         self._signals = signals
+        self._aside = aside
         self._ignored = ignored
         self._stored = stored
         self._queue: asyncio.Queue[tuple[Connection, Received] | None] = asyncio.Queue()
+        self._flooded = False
 
     def put(self, connection: Connection, message: Received) -> None:
-        """Bounded by the receive maximum that CONNECT states."""
+        """Of QoS 1 the receive maximum that CONNECT states bounds how many wait; of QoS 0 nothing else does."""
+        if not message.qos and self._queue.qsize() >= MOST_QOS_0:
+            if not self._flooded:
+                self._ignored(f"more than {MOST_QOS_0} messages of QoS 0 at once; orders and signals have QoS 1")
+            self._flooded = True
+            return
+        self._flooded = self._flooded and not self._queue.empty()
         self._queue.put_nowait((connection, message))
 
     def finish(self) -> None:
@@ -64,19 +79,23 @@ class Inbox:
                 connection.acknowledge(message)
             except Exception:
                 # The boundary of this loop.
-                log.exception("uplink: a message on %.200s could not be handled", message.topic)
+                log.exception("uplink: a message on %.200r could not be handled", message.topic)
                 connection.acknowledge(message)
 
     async def _take(self, connection: Connection, message: Received) -> None:
-        topic = topics.parse(message.topic)
+        if await self._aside(message):
+            connection.acknowledge(message)
+            return
+        topic = topics.parse(self._own(message.topic))
         if topic.device != self._device:
             raise MessageError(f"topic {message.topic!r} is not of this device")
         if message.retain:
             raise MessageError(f"{message.topic}: retained, so it would come again and again; not done")
         if isinstance(topic, topics.Command):
             await self._execution.receive(
-                topic.kind, topic.id, message.payload, message.expiry_s, lambda: connection.acknowledge(message)
-            )
+                topic.kind, topic.id, message.payload, message.expiry_s, lambda: connection.acknowledge(message),
+                message.deflated,
+            )  # fmt: skip
             self._stored("")
         elif topic.name in self._signals:
             self._signals[topic.name]()

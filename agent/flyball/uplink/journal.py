@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from flyball.uplink.commands import Row
-from flyball.uplink.outbox import Span
+from flyball.uplink.spooled import Span
 from flyball.uplink.stamp import Stamp
 from flyball.uplink.state import Opened, StateFile, Stream
 
@@ -47,6 +47,15 @@ class Journal:
 
     async def open_orders(self) -> tuple[Row, ...]:
         return await self._call(self._file.open_orders)
+
+    async def finished_orders(self, most: int) -> tuple[Row, ...]:
+        return await self._call(lambda: self._file.finished_orders(most))
+
+    async def document(self, name: str) -> bytes | None:
+        return await self._call(lambda: self._file.document(name))
+
+    async def save_document(self, name: str, body: bytes) -> None:
+        await self._call(lambda: self._file.save_document(name, body))
 
     async def close(self) -> None:
         await self._call(self._file.close)

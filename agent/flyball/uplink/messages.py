@@ -17,6 +17,7 @@ from msgspec import Meta
 
 from flyball.errors import MessageError
 from flyball.ports import AcceleratorInfo
+from flyball.uplink import columns
 from flyball.uplink.stamp import Stamp
 
 SCHEMA = 1
@@ -26,7 +27,11 @@ DEFLATE_ABOVE = 1400
 MAX_INFLATED = 4 * 1024 * 1024  # a batch of 600 records of 60 columns is 0.3 MB; more is an attack
 MAX_TTL_S = 21 * 86400.0  # command ids are kept for 30 days, session expiry is 7
 
-Cell = float | int | str | None
+MAX_VERSION = 2**53  # of a desired document: beyond it JSON readers lose digits
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z"  # of groups and tags
+
+Setting = float | int | bool | str | None
+Cell = columns.Cell
 Link = Literal["unverified", "verified", "denied"]
 Presence = Literal["init", "ready", "sleeping", "disconnected", "lost"]
 Json = msgspec.Raw
@@ -97,8 +102,10 @@ class Birth(Message, frozen=True, kw_only=True):
     capabilities: tuple[Capability, ...]
 
 
-class Batch(Message, frozen=True, kw_only=True):
-    """`count` records as columns of that length; record i has the number first_seq + i in its (stream, epoch)."""
+class BatchHeader(Message, frozen=True, kw_only=True):
+    """Of `count` records of one boot and one state of the clock; record i has the number first_seq + i in its (stream,
+    epoch). `hist`: told late. `thinned`: how many measured records one of these stands for, after a long time offline;
+    the numbers of the others are told as a gap."""
 
     epoch: str
     first_seq: int
@@ -106,7 +113,19 @@ class Batch(Message, frozen=True, kw_only=True):
     boot: str
     clk: Literal["synced", "unsynced"]
     hist: bool = False
+    thinned: int = 1
+
+
+class Batch(BatchHeader, frozen=True, kw_only=True):
+    """As a table: one cell per record in every column."""
+
     columns: Mapping[str, tuple[Cell, ...]]
+
+
+class BatchMessage(BatchHeader, frozen=True, kw_only=True):
+    """As it travels (batch.py): a column is a list of cells, or packed (columns.py)."""
+
+    columns: Mapping[str, columns.Packed]
 
 
 class Gap(Message, frozen=True, kw_only=True):
@@ -158,6 +177,55 @@ class CommandState(Message, frozen=True, kw_only=True):
     result: Json = Json(b"null")
 
 
+class TwinDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the fleet wants of a device. `config` are dotted keys of the configuration (configuring.py lists them);
+    None leaves alone what is set."""
+
+    groups: Annotated[tuple[Annotated[str, Meta(pattern=NAME)], ...], Meta(max_length=64)] = ()
+    tags: Annotated[
+        Mapping[Annotated[str, Meta(pattern=NAME)], Annotated[str, Meta(max_length=256)]], Meta(max_length=64)
+    ] = {}
+    config: Annotated[Mapping[str, Setting], Meta(max_length=256)] | None = None
+
+
+class TwinDesired(Message, frozen=True, kw_only=True):
+    version: Annotated[int, Meta(ge=1, le=MAX_VERSION)]
+    doc: Json
+
+
+class TwinError(msgspec.Struct, frozen=True, kw_only=True):
+    key: str  # dotted, below doc; "version" for the version itself
+    message: str
+
+
+class TwinReported(Message, frozen=True, kw_only=True):
+    """`version` grows with every report, `desired_version` is that of the document in force, `errors` are of the last
+    one that was refused."""
+
+    epoch: str
+    version: int
+    desired_version: int
+    doc: TwinDocument
+    errors: tuple[TwinError, ...] = ()
+    refused_version: int | None = None
+
+
+class Signal(Message, frozen=True, kw_only=True):
+    """What a server says on sig/<name>: rebirth (send the birth again), sync (send what waits now), probe (the answer
+    to e/probe). An empty payload does as well."""
+
+    server: str = ""
+    ts: float | None = None
+
+
+class ServerState(Message, frozen=True, kw_only=True):
+    """Retained at _server/<id>/state, and the server's will."""
+
+    state: Literal["online", "offline", "lost"]
+    session: str = ""
+    ts: float
+
+
 class Encoded(msgspec.Struct, frozen=True, kw_only=True):
     payload: bytes
     deflated: bool
@@ -180,16 +248,20 @@ def encode(message: msgspec.Struct) -> Encoded:
 def decode(payload: bytes, kind: type[M], *, deflated: bool = False) -> M:
     """Raises MessageError that names the member which is wrong."""
     try:
-        return msgspec.json.decode(_inflate(payload) if deflated else payload, type=kind)
+        return msgspec.json.decode(inflate(payload) if deflated else payload, type=kind)
     except (msgspec.MsgspecError, zlib.error, UnicodeDecodeError) as error:
         raise MessageError(f"{error}") from error
     except RecursionError:  # thousands of nested brackets
         raise MessageError("JSON is nested too deeply") from None
 
 
-def _inflate(payload: bytes) -> bytes:
+def inflate(payload: bytes, most: int = MAX_INFLATED) -> bytes:
+    """Raises MessageError."""
     inflater = zlib.decompressobj()
-    data = inflater.decompress(payload, MAX_INFLATED)
+    try:
+        data = inflater.decompress(payload, most)
+    except zlib.error as error:
+        raise MessageError(f"enc=deflate: {error}") from error
     if not inflater.eof:
-        raise MessageError(f"enc=deflate: cut off, or more than {MAX_INFLATED} bytes when inflated")
+        raise MessageError(f"enc=deflate: cut off, or more than {most} bytes when inflated")
     return data

@@ -1,37 +1,39 @@
 """The daemon's events, numbered and on their way to the fleet.
 
-Events (from any thread) -> event loop -> Announcer -> Ledger
+Events (from any thread) -> event loop -> EventMessage -> spool, which numbers it
 
-What comes before the store is open waits, bounded. An event that cannot be told takes no number.
+An event that cannot be told takes no number.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from typing import Literal
 
 from flyball.clock import Clock
 from flyball.errors import MessageError
 from flyball.events import Event, Events
-from flyball.uplink.announcer import EVENTS, Announcer
-from flyball.uplink.ledger import Ledger
+from flyball.uplink.messages import EventMessage, encode
+from flyball.uplink.redating import ClockChange
+from flyball.uplink.stamp import Stamper
+from flyball.uplink.topics import Device
+from flyball.uplink.writer import Writer
 
 log = logging.getLogger(__name__)
 
-EARLY = 256
+STREAM = "events"
 
 Severity = Literal["info", "warning", "error"]
 
 
 class News:
-    def __init__(self, events: Events, announcer: Announcer, ledger: Ledger, clock: Clock) -> None:
+    def __init__(self, events: Events, device: Device, writer: Writer, stamper: Stamper, clock: Clock) -> None:
         self._events = events
-        self._announcer = announcer
-        self._ledger = ledger
+        self._device = device
+        self._writer = writer
+        self._stamper = stamper
         self._clock = clock
-        self._early: deque[Event] = deque(maxlen=EARLY)
         self._open = False
 
     def begin(self) -> None:
@@ -47,14 +49,18 @@ class News:
         """An event of the uplink itself, for everybody."""
         self._events.publish(self._event(kind, message, severity))
 
+    def clock_changed(self, change: ClockChange) -> None:
+        event = Event(
+            kind=change.kind,
+            t_s=self._clock.monotonic_s(),
+            message=f"the wall clock went by {change.offset_s:+.3f} s",
+            detail={"offset_s": change.offset_s, "boot": change.boot, "mono": change.mono},
+        )
+        self._events.publish(event)
+
     def tell(self, kind: str, message: str) -> None:
         """For the fleet alone."""
         self._publish(self._event(kind, message))
-
-    def numbered(self) -> None:
-        """The store is open: what has waited goes."""
-        while self._early:
-            self._publish(self._early.popleft())
 
     def _heard(self, event: Event, loop: asyncio.AbstractEventLoop) -> None:
         """From Events, perhaps in another thread."""
@@ -70,17 +76,23 @@ class News:
     def _publish(self, event: Event) -> None:
         if not self._open:
             return
-        if not self._announcer.session:
-            self._early.append(event)
-            return
-        counter = self._ledger.counters[EVENTS]
+        message = EventMessage(
+            epoch="",
+            seq=0,
+            stamp=self._stamper.now(),
+            kind=event.kind,
+            severity=event.severity,
+            message=event.message,
+            ladder=event.ladder,
+            detail=event.detail,
+        )
         try:
-            publication = self._announcer.event(event, counter.next)
+            self._device.event(event.kind)
+            encode(message)
         except MessageError as error:
             log.error("uplink: event %r cannot be published: %s", event.kind, error)
             return
-        counter.take(1)
-        self._ledger.hand_out(publication)
+        self._writer.put_message(STREAM, message)
 
     def _event(self, kind: str, message: str, severity: Severity = "info") -> Event:
         return Event(kind=kind, t_s=self._clock.monotonic_s(), message=message, severity=severity)

@@ -9,24 +9,15 @@ stands behind it, or when its lane is full: then the oldest goes, and the caller
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 Lane = Literal["state", "event", "telemetry"]
 LANES: tuple[Lane, ...] = ("state", "event", "telemetry")  # in order of importance
 
-# 512 command states, 256 events and an hour of telemetry batches at their default: under 1 MiB together.
+# 512 command states; of what waits on the disk no more than is about to leave (drain.py).
 LIMITS: Mapping[Lane, int] = {"state": 512, "event": 256, "telemetry": 60}
-
-
-@dataclass(frozen=True)
-class Span:
-    """The sequence numbers that a publication carries, both ends included."""
-
-    stream: str
-    first: int
-    last: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,9 +28,8 @@ class Publication:
     deflated: bool = False
     retain: bool = False
     expiry_s: int | None = None
-    spans: tuple[Span, ...] = ()
-    is_gap: bool = False  # its spans are lost already, and only wait to be reported
     acknowledged: Callable[[], None] | None = None
+    lost: Callable[[str], None] | None = None  # hears why it was refused, or "" when there was no room for it
 
 
 class Outbox:
@@ -93,11 +83,3 @@ class Outbox:
             else:
                 lane.appendleft(publication)
         return dropped[::-1]
-
-    def spans(self) -> Iterator[Span]:
-        """Numbers that the broker has not acknowledged yet."""
-        for publication in self._under_way.values():
-            yield from publication.spans
-        for lane in self._waiting.values():
-            for publication in lane:
-                yield from publication.spans

@@ -1,6 +1,6 @@
-"""Brings publications to the broker, as many at once as it takes, and keeps account of what was lost.
+"""Brings publications to the broker, as many at once as it takes.
 
-add -> Outbox -> Connection.publish -> acknowledged | refused | link lost -> Outbox again, or Gaps
+add -> Outbox -> Connection.publish -> acknowledged() | lost(why) | link lost -> Outbox again
 
 Runs on the event loop and never waits: every step is caused by add(), by an acknowledgement or by a new link.
 """
@@ -9,29 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 
-from flyball.uplink.gaps import Gaps
-from flyball.uplink.mqtt import Connection
-from flyball.uplink.outbox import Outbox, Publication, Span
+from flyball.uplink.connection import Connection
+from flyball.uplink.outbox import Outbox, Publication
 
 log = logging.getLogger(__name__)
 
 WINDOW = 8  # unacknowledged at once; enough for a 100 ms link at 80 messages a second
 OVERHEAD = 128  # of a PUBLISH beside topic and payload: fixed header, packet id, properties
 
-GapMessages = Callable[[Mapping[str, Sequence[tuple[int, int]]]], Iterable[Publication]]
-
 
 class Post:
-    """`gap_messages` makes the publications that report lost numbers; `progress` is called when numbers, or the loss
-    of some, were acknowledged."""
-
-    def __init__(self, gap_messages: GapMessages, progress: Callable[[], None] = lambda: None) -> None:
-        self._gap_messages = gap_messages
-        self._progress = progress
+    def __init__(self) -> None:
         self._outbox = Outbox()
-        self._gaps = Gaps()
         self._link: Connection | None = None
         self._empty = asyncio.Event()
         self._refusing = False
@@ -56,24 +47,6 @@ class Post:
     def forget(self, topic: str) -> None:
         self._outbox.forget(topic)
 
-    def missing(self, span: Span) -> None:
-        """Numbers that were given out and never handed to add()."""
-        self._gaps.add(span)
-
-    def lose(self, publication: Publication) -> None:
-        """It had its numbers and will not be sent."""
-        self._lose([publication])
-
-    def report_gaps(self) -> None:
-        if self._gaps:
-            for publication in self._gap_messages(self._gaps.take()):
-                self.add(publication)
-
-    def settled(self, stream: str, next: int) -> int:
-        """All numbers below this are acknowledged, or reported as lost and that acknowledged."""
-        spans = [*self._outbox.spans(), *self._gaps.spans()]
-        return min([next, *(s.first for s in spans if s.stream == stream)])
-
     def published(self, link: Connection, id: int, refusal: str) -> None:
         if link is not self._link:
             return
@@ -86,8 +59,6 @@ class Post:
             self._refusing = False
             if publication.acknowledged is not None:
                 publication.acknowledged()
-            if publication.spans:
-                self._progress()
         self._pump()
 
     async def drain(self, timeout_s: float) -> None:
@@ -127,10 +98,14 @@ class Post:
                 "uplink: the broker refuses %s: %s; check its access rules and limits", publication.topic, refusal
             )
         self._refusing = True
-        self._lose([publication])
+        self.dropped += 1
+        if publication.lost is not None:
+            publication.lost(refusal)
 
     def _lose(self, publications: Sequence[Publication]) -> None:
+        """There was no room for them here; what has a place on the disk waits there."""
         for publication in publications:
-            self.dropped += 1
-            for span in publication.spans:
-                self._gaps.add(span)
+            if publication.lost is not None:
+                publication.lost("")
+            else:
+                self.dropped += 1

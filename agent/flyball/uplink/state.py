@@ -1,4 +1,5 @@
-"""What the uplink must still know after a power cut: epoch, session counter, stream numbers, command journal.
+"""What the uplink must still know after a power cut: epoch, session counter, stream numbers, command journal, and the
+documents of the twin and of remote configuration.
 
 calls -> SQLite (WAL, synchronous=FULL: a return means it is on the disk) in state.db
 
@@ -19,13 +20,15 @@ import msgspec
 
 from flyball.errors import StateError
 from flyball.uplink.commands import FINAL, Row
-from flyball.uplink.outbox import Span
+from flyball.uplink.spooled import Span
 from flyball.uplink.stamp import Stamp
 
 FILE_NAME = "state.db"
-VERSION = 1
+VERSION = 2
 KEEP_S = 30 * 86400.0  # longer than session expiry (7 days) plus the longest ttl (21 days)
 KEEP_REJECTED = 1000  # they had no effect, so forgetting them is harmless; bounds what a flood can fill
+KEEP_RESULTS = 200  # of finished orders, the newest; what a flood of large results can fill
+SMALL_RESULT = 1024  # bytes; these are kept in any case
 RESERVE_BYTES = 256 * 1024  # room that the file and its log own beforehand, for a disk that has become full
 BUSY_S = 2.0  # somebody looks at the file with sqlite3
 
@@ -35,8 +38,8 @@ CREATE TABLE meta (epoch TEXT NOT NULL, session INTEGER NOT NULL);
 CREATE TABLE stream (name TEXT PRIMARY KEY, next INTEGER NOT NULL, settled INTEGER NOT NULL);
 CREATE TABLE command (id TEXT PRIMARY KEY, {", ".join(c for c in _COLUMNS if c != "id")});
 CREATE TABLE reserve (bytes BLOB);
-PRAGMA user_version = {VERSION};
 """
+_SINCE_2 = "CREATE TABLE document (name TEXT PRIMARY KEY, body BLOB NOT NULL);"
 
 
 class Opened(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,6 +109,24 @@ class StateFile:
         with self._transaction() as db:
             return tuple(map(_row, db.execute(query, tuple(FINAL)).fetchall()))
 
+    def finished_orders(self, most: int) -> tuple[Row, ...]:
+        """The newest final states, told or not, as the broker would still hold them; in the order of receipt."""
+        final = ", ".join("?" for _ in FINAL)
+        query = f"SELECT {', '.join(_COLUMNS)} FROM command WHERE state IN ({final}) ORDER BY rowid DESC LIMIT ?"  # noqa: S608  # our own column names
+        with self._transaction() as db:
+            return tuple(map(_row, db.execute(query, (*FINAL, most)).fetchall()))[::-1]
+
+    def document(self, name: str) -> bytes | None:
+        with self._transaction() as db:
+            found = db.execute("SELECT body FROM document WHERE name = ?", (name,)).fetchone()
+        return bytes(found[0]) if found else None
+
+    def save_document(self, name: str, body: bytes) -> None:
+        with self._transaction() as db:
+            db.execute(
+                "INSERT INTO document VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET body = excluded.body", (name, body)
+            )
+
     def close(self) -> None:
         if self._db is not None:
             self._db.close()
@@ -153,13 +174,17 @@ class StateFile:
                     f"{self._path}: version {version}, expected at most {VERSION}; install a newer Flyball"
                 )
             if version == 0:
-                _create(db)
+                db.executescript(f"BEGIN; {_SCHEMA} {_SINCE_2} PRAGMA user_version = {VERSION};")
+                db.execute("INSERT INTO meta VALUES (?, 0)", (secrets.token_hex(8),))
+                db.execute("COMMIT")
                 if existed:
                     self._replaced = f"{self._path} was empty"
             elif (damage := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
                 raise sqlite3.DatabaseError(damage)
             elif db.execute("SELECT count(*) FROM meta").fetchone()[0] != 1:
                 raise sqlite3.DatabaseError("the row with epoch and session is not there")
+            elif version == 1:
+                db.executescript(f"BEGIN; {_SINCE_2} PRAGMA user_version = {VERSION}; COMMIT")
             _reserve(db)
         except BaseException:
             db.close()
@@ -184,10 +209,23 @@ def _is_corrupt(error: Exception) -> bool:
     return type(error) is sqlite3.DatabaseError
 
 
-def _create(db: sqlite3.Connection) -> None:
-    db.executescript(f"BEGIN; {_SCHEMA}")
-    db.execute("INSERT INTO meta VALUES (?, 0)", (secrets.token_hex(8),))
-    db.execute("COMMIT")
+def peek(folder: Path, name: str) -> bytes | None:
+    """A document, read before the uplink begins; None when there is none. Changes and repairs nothing. Raises
+    StateError when the file is there and cannot be read."""
+    path = folder / FILE_NAME
+    if not path.exists():
+        return None
+    try:
+        db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=BUSY_S)
+        try:
+            if db.execute("PRAGMA user_version").fetchone()[0] < VERSION:
+                return None
+            found = db.execute("SELECT body FROM document WHERE name = ?", (name,)).fetchone()
+        finally:
+            db.close()
+    except sqlite3.Error as error:
+        raise StateError(f"{path}: cannot be read: {error}") from error
+    return bytes(found[0]) if found else None
 
 
 def _reserve(db: sqlite3.Connection) -> None:
@@ -221,6 +259,11 @@ def _forget_old(db: sqlite3.Connection, now: Stamp) -> None:
             f"DELETE FROM command WHERE clk = 'synced' AND ts < ? AND state IN ({final})",  # noqa: S608  # placeholders
             (now.ts - KEEP_S, *FINAL),
         )
+    db.execute(
+        f"UPDATE command SET result = CAST('null' AS BLOB) WHERE length(result) > ? AND state IN ({final}) "  # noqa: S608  # placeholders
+        "AND rowid NOT IN (SELECT rowid FROM command WHERE length(result) > ? ORDER BY rowid DESC LIMIT ?)",
+        (SMALL_RESULT, *FINAL, SMALL_RESULT, KEEP_RESULTS),
+    )
     db.execute(
         "DELETE FROM command WHERE state = 'rejected' AND rowid NOT IN "
         "(SELECT rowid FROM command WHERE state = 'rejected' ORDER BY rowid DESC LIMIT ?)",

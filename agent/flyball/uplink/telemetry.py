@@ -1,9 +1,9 @@
-"""Collects a record every period and hands them on as batches.
+"""Collects a record every period and hands them on to the spool.
 
-snapshot() -> Record -> [up to batch_records or batch_s] -> numbered batch of columns -> publish
+snapshot() -> Record -> row with its stamp -> spool; sealed when it is a batch (batch_records or batch_s)
 
-Knows nothing of the link: batches are handed on whether it is up or not, and bounded there (outbox.py). A snapshot
-that fails leaves out its record and is logged once; it never becomes a record of zeros.
+Knows nothing of the link. A snapshot that fails leaves out its record and is logged once; it never becomes a record of
+zeros.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from flyball.errors import MessageError
-from flyball.uplink.messages import Batch, Encoded, encode
-from flyball.uplink.outbox import Span
-from flyball.uplink.record import Record, columns
-from flyball.uplink.sequence import Counter
+import msgspec
+
+from flyball.uplink.record import Record, row
+from flyball.uplink.redating import ClockChange, ClockWatch
 from flyball.uplink.stamp import Stamper
+from flyball.uplink.writer import Writer
 
 log = logging.getLogger(__name__)
 
@@ -25,29 +25,29 @@ STREAM = "main"
 
 
 class Telemetry:
-    """`publish` gets every sealed batch with its numbers; `epoch` is asked when a batch is sealed."""
+    """`clock_changed` hears of a wall clock that was synchronized or set."""
 
     def __init__(
         self,
         *,
         snapshot: Callable[[], Record],
-        counter: Counter,
         stamper: Stamper,
-        epoch: Callable[[], str],
-        publish: Callable[[Encoded, Span], None],
+        writer: Writer,
         period_s: float,
         batch_records: int,
         batch_s: float,
+        clock_changed: Callable[[ClockChange], None] = lambda change: None,
     ) -> None:
         self._snapshot = snapshot
-        self._counter = counter
         self._stamper = stamper
-        self._epoch = epoch
-        self._publish = publish
+        self._writer = writer
         self._period_s = period_s
         self._most = batch_records
         self._batch_s = batch_s
-        self._records: list[Record] = []
+        self._clock_changed = clock_changed
+        self._watch = ClockWatch()
+        self._count = 0  # since the last seal
+        self._since = 0.0
         self._failing = False
 
     async def run(self) -> None:
@@ -72,37 +72,27 @@ class Telemetry:
                 log.info("telemetry: records are made again")
             self._failing = False
 
-    def _collect(self) -> None:
-        record = self._snapshot()
-        self._records.append(record)
-        # Half a period of tolerance: at 1 Hz a 60 s batch is 60 records, not 61 because of a late timer.
-        covered_s = record.mono - self._records[0].mono + 1.5 * self._period_s
-        if len(self._records) >= self._most or covered_s > self._batch_s:
-            self.flush()
-
     def flush(self) -> None:
         """Seals what there is."""
-        records, self._records = self._records, []
-        if records:
-            self._seal(records, self._counter.take(len(records)))
+        if self._count:
+            self._count = 0
+            self._writer.flush()
 
-    def _seal(self, records: list[Record], first: int) -> None:
+    def _collect(self) -> None:
         stamp = self._stamper.now()
-        batch = Batch(
-            epoch=self._epoch(),
-            first_seq=first,
-            count=len(records),
-            boot=stamp.boot,
-            clk=stamp.clk,
-            columns=columns(records),
-        )
-        try:
-            encoded = encode(batch)
-        except MessageError:
-            if len(records) == 1:
-                raise
-            half = len(records) // 2
-            self._seal(records[:half], first)
-            self._seal(records[half:], first + half)
-            return
-        self._publish(encoded, Span(STREAM, first, first + len(records) - 1))
+        change = self._watch.see(stamp)
+        if change is not None:
+            self.flush()
+            self._clock_changed(change)
+        record = self._snapshot()
+        totals = self._writer.totals()
+        if totals is not None:
+            record = msgspec.structs.replace(record, spool_b=round(totals.bytes, -3))
+        if not self._count:
+            self._since = record.mono
+        self._writer.put_row(STREAM, row(record), stamp)
+        self._count += 1
+        # Half a period of tolerance: at 1 Hz a 60 s batch is 60 records, not 61 because of a late timer.
+        covered_s = record.mono - self._since + 1.5 * self._period_s
+        if self._count >= self._most or covered_s > self._batch_s:
+            self.flush()

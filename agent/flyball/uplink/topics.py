@@ -47,6 +47,14 @@ class Device:
     def gap(self) -> str:
         return f"{self.root}/gap"
 
+    @property
+    def twin_desired(self) -> str:
+        return f"{self.root}/twin/desired"
+
+    @property
+    def twin_reported(self) -> str:
+        return f"{self.root}/twin/reported"
+
     def telemetry(self, stream: str) -> str:
         return f"{self.root}/t/{_check(_WORD, stream, 'stream')}"
 
@@ -70,9 +78,40 @@ class Device:
         return (f"{self.root}/cmd/+/+/req", f"{self.root}/sig/+")
 
 
+def server_state(tenant: str, server: str) -> str:
+    """Where a fleet server says that it is there. Raises MessageError."""
+    return f"{ROOT}/{_check(_ID, tenant, 'tenant id')}/_server/{_check(_ID, server, 'server id')}/state"
+
+
+def group(tenant: str, name: str = "") -> str:
+    """The root that stands for a group of devices, or for all of them; whoever belongs to the tenant may read below
+    it. Raises MessageError."""
+    level = f"_g.{_check(_ID, name, 'group')}" if name else "_all"
+    return f"{ROOT}/{_check(_ID, tenant, 'tenant id')}/{level}"
+
+
+def group_orders(tenant: str, name: str = "") -> str:
+    """The filter for what is ordered to all members of a group, or to all devices. Raises MessageError."""
+    return f"{group(tenant, name)}/cmd/+/+/req"
+
+
+def group_of(topic: str, tenant: str) -> tuple[str | None, str]:
+    """The group that an order is for, "" for all devices and None for no group, and the topic below that level. Raises
+    MessageError for what is under a group and no order."""
+    parts = topic.split("/", 4)
+    if len(parts) < 5 or parts[:3] != [*ROOT.split("/"), tenant]:
+        return None, topic
+    level, rest = parts[3], parts[4]
+    if level != "_all" and not level.startswith("_g."):
+        return None, topic
+    if not re.fullmatch(r"cmd/[^/]+/[^/]+/req", rest):
+        raise MessageError(f"topic {_short(topic)}: groups are given orders and nothing else")
+    return ("" if level == "_all" else _check(_ID, level[3:], "group")), rest
+
+
 @dataclass(frozen=True)
 class Plain:
-    """status, birth, gap, or one of t/, e/, a/, sig/ with its `name`."""
+    """status, birth, gap, or one of t/, e/, a/, sig/, twin/ with its `name`."""
 
     device: Device
     suffix: str
@@ -98,6 +137,8 @@ def parse(topic: str) -> Topic:
     device, rest = Device(parts[2], parts[3]), parts[4:]
     if rest[0] in SUFFIXES and len(rest) == 1:
         return Plain(device, rest[0])
+    if rest[0] == "twin" and len(rest) == 2 and rest[1] in ("desired", "reported"):
+        return Plain(device, "twin", rest[1])
     if rest[0] in LISTS and len(rest) == 2:
         return Plain(device, rest[0], _check(_WORD, rest[1], LISTS[rest[0]]))
     if rest[0] == "cmd" and len(rest) == 4 and rest[3] in ("req", "st"):
