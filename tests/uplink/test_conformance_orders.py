@@ -107,9 +107,9 @@ def test_after_a_kill_what_was_executing_has_failed_and_what_was_not_goes_on(rea
 
 @meets("R39")
 def test_what_cannot_begin_in_its_time_expires(ready: Scene) -> None:
-    ready.order("mark", "slow", {"name": "slow", "wait": True}, ttl_s=2.5)
+    ready.order("mark", "slow", {"name": "slow", "wait": True}, ttl_s=3.5)
     ready.order("mark", "by-ttl", {"name": "by-ttl"}, ttl_s=0.5)
-    ready.order("mark", "by-expiry", {"name": "by-expiry"}, expiry_s=1)
+    ready.order("mark", "by-expiry", {"name": "by-expiry"}, expiry_s=2)
     ready.order("mark", "in-time", {"name": "in-time"}, ttl_s=60)
     assert ready.end_of("mark", "by-ttl")["state"] == "expired"
     assert ready.end_of("mark", "by-expiry")["state"] == "expired"
