@@ -172,7 +172,7 @@ def test_contention_that_is_not_counted_for_a_while_has_not_gone() -> None:
 
 
 def test_an_opening_that_costs_more_than_it_brings_is_not_worth_it() -> None:
-    equals = (replace(LADDER[0], accuracy=0.83), LADDER[2])
+    equals = (replace(LADDER[0], accuracy=0.81), LADDER[2])
     plant = Plant(models=equals, active="c", load_s={"a": 6.0})
     assert plant.moves(120) == []
     assert plant.log[-1].binding == "cost"

@@ -28,6 +28,7 @@ WELL_WITHIN = 0.4  # of the late answers that are allowed, after it was close; o
 CLIMBING_C = 1.0  # cooler than it may be when staying
 RELIEF_C = 1.0  # less is not worth a step down
 SHORT_S = 300.0  # with memory that lasts no longer, nothing is opened that takes more of it
+EVENNESS, LEAST_EVEN = 1.3, 0.1  # times the dispersion that was counted, since counts scatter; and the least
 CONTENDED = 0.5  # tasks per processor: below it a rung is near its profile
 CONTENDED_SPREAD = 0.3  # where nobody measured it: work that is interrupted now and then
 USUAL_SPREAD = 0.1  # of the work, where it was never measured
@@ -107,6 +108,8 @@ def outlooks(ladder: LadderView, own: LadderState, around: Scene) -> list[Outloo
     found = []
     floor = ladder.limits.accuracy
     seen = _seen_here(ladder, own, around)
+    # Kingman: the wait grows with the mean of both variations, of the arrivals and of the work.
+    evenness = min(1.0, max(EVENNESS * own.dispersion, LEAST_EVEN))
     for index, rung in enumerate(ladder.rungs):
         barred = ""
         if not rung.usable or rung.leave_alone_s > 0.0 or rung.name in own.rests:
@@ -131,7 +134,7 @@ def outlooks(ladder: LadderView, own: LadderState, around: Scene) -> list[Outloo
                 spread = max(spread, CONTENDED_SPREAD)
         sd_s = math.sqrt(mean_s * mean_s * spread * spread + work_s * work_s * var)
         watts = None if rung.joules is None else rung.joules * min(rate, 1.0 / mean_s)
-        square = rate * (mean_s * mean_s + sd_s * sd_s)
+        square = rate * (mean_s * mean_s * evenness + sd_s * sd_s)
         found.append(Outlook(rung, index, mean_s, sd_s, rate * mean_s, square, watts, barred, held, share))
     return found
 

@@ -84,6 +84,9 @@ def perceive_ladder(
             rests[rung.name] = Rest(until_s=now_s + rules.climb_backoff_s, failures=0, error=rung.error)
     checks = check(view.machine, ladder, rules, state.power_w)
     arrivals_per_s, off = _arrivals(ladder, own, rules)
+    dispersion = own.dispersion
+    if abs(off) < TWICE_SD and own.looks > 1:
+        dispersion += max(SLOW, 1.0 / (own.looks + 1)) * (off * off - dispersion)
     late, late_of = _late(ladder, own)
     return msgspec.structs.replace(
         own,
@@ -94,6 +97,7 @@ def perceive_ladder(
         slow=_slowed(ladder, view, own, rules, state.contention),
         arrivals_per_s=arrivals_per_s,
         arrivals_off=off,
+        dispersion=dispersion,
         late=late,
         late_of=late_of,
         looks=own.looks + (ladder.seen.arrivals_per_s is not None),

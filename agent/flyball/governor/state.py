@@ -86,6 +86,7 @@ class LadderState(msgspec.Struct, frozen=True, kw_only=True):
     late: float | None = None  # share of the last hundreds of requests on the active rung
     late_of: int = 0
     arrivals_off: float = 0.0  # the newest count, in standard deviations
+    dispersion: float = 1.0  # of the counts: 1 at random, near 0 from a camera that sends one after the other
     overhead_s: float = 0.0
     stay_s: float = STAY_S
     since_rules: Mapping[str, float] = {}  # of the configuration's rules: since when each condition has held

@@ -1,0 +1,39 @@
+"""Arrivals that come one after the other, as a camera's do, hardly queue; those at random do."""
+
+import random
+from collections.abc import Sequence
+
+from flyball.config import Governor as Rules
+from flyball.governor.policy import decide
+from flyball.governor.state import State
+from flyball.governor.values import LadderView, Limits, Rung, Seen, View
+
+RUNGS = (
+    Rung(name="large", accuracy=0.95, resident=True, work_s=0.015, spread=0.05),
+    Rung(name="small", accuracy=0.90, resident=True, work_s=0.002, spread=0.05),
+)
+RATE = 40.0
+
+
+def predicted_late(counts: Sequence[float]) -> float:
+    state, late = State(), 0.0
+    for second, count in enumerate(counts):
+        seen = Seen(arrivals_per_s=count, answers=int(count), work_mean_s=0.015, work_std_s=0.00075)
+        view = LadderView(name="x", active="large", rungs=RUNGS, limits=Limits(deadline_s=0.04), seen=seen)
+        (decision,), state = decide(
+            View(now_s=float(second), wall_s=1e9, ladders=(view,)), Rules(mode="observe"), state
+        )
+        late = decision.candidates[0].predicted_late or 0.0
+    return late
+
+
+def test_even_arrivals_are_expected_to_queue_less_than_random_ones() -> None:
+    dice = random.Random(1)
+    at_random = [sum(dice.random() < RATE / 1000 for _ in range(1000)) for _ in range(60)]
+    even = [RATE + (second % 3 == 0) - (second % 3 == 1) for second in range(60)]
+    assert predicted_late(at_random) > 0.08
+    assert predicted_late(even) < 0.01
+
+
+def test_until_it_is_known_arrivals_are_taken_to_be_random() -> None:
+    assert predicted_late([RATE]) > 0.08
