@@ -20,7 +20,9 @@ worse_by_over_1        traces, over both ladders, in which it misses a point mor
 boundary_switches_per_h, boundary_accuracy_gap_pct   of the trace boundary: switches, and accuracy below that of the
                        best static rung
 throttled_s            the most seconds of any run in which the oracle's was not throttled at all
-decision_us            one decision for 3 ladders of 8 rungs, median
+decision_us            one choice for 3 ladders of 8 rungs, median: predict every rung, choose, decide whether to move
+period_us              all that a period takes: taking in what was seen (filters of heat, slow-down, memory) before it,
+                       and how every rung looked, in words, after it
 
 --grid searches the parameters of threshold + hysteresis on seeds 0 to 9 (least mean regret over traces and ladders) and
 writes them to bench/governor_grid.json, which every later run reads. --html writes one trace's page. --quick: 4 seeds,
@@ -46,7 +48,8 @@ import msgspec
 from _rig import arguments, show
 
 from flyball.config import Governor as Rules
-from flyball.governor.policy import decide
+from flyball.governor.perception import perceive, perceive_ladder
+from flyball.governor.policy import choose, decide
 from flyball.governor.replay import profiles, standard
 from flyball.governor.replay.baselines import Hysteresis, Threshold
 from flyball.governor.replay.page import page
@@ -181,6 +184,7 @@ def figures(found: Found) -> dict[str, object]:
     ladders = sorted({ladder for ladder, _ in found})
     every = [each for scores in found.values() for each in scores]
     gaps = {key: against(scores, "oracle", "violations").mean * 100.0 for key, scores in found.items()}
+    choice_us, period_us = decision_us()
     return {
         "violation_gap_points": round(max(gaps.values()), 2),
         "violation_gap_worst": "/".join(max(gaps, key=lambda key: gaps[key])),
@@ -194,7 +198,8 @@ def figures(found: Found) -> dict[str, object]:
         "boundary_switches_per_h": round(max(mean(s, "governor", "switches_per_h") or 0.0 for s in edge), 2),
         "boundary_accuracy_gap_pct": round(max(-gap_pct(s, "static", "accuracy") for s in edge), 2),
         "throttled_s": max(each["governor"].throttled_s for each in every if each["oracle"].throttled_s == 0.0),
-        "decision_us": decision_us(),
+        "decision_us": choice_us,
+        "period_us": period_us,
         "seeds": len(next(iter(found.values()))),
     }  # fmt: skip
 
@@ -227,8 +232,8 @@ def table(found: Found) -> str:
     return "\n".join(lines)
 
 
-def decision_us(calls: int = 300) -> float:
-    """Median over calls, each fed with the state that the one before left."""
+def decision_us(calls: int = 300) -> tuple[float, float]:
+    """Of the choice and of the whole period: medians over calls, each fed with the state that the one before left."""
     names = [f"r{i}" for i in range(8)]
     models = tuple(
         Rung(name=name, accuracy=0.95 - 0.03 * i, work_s=0.012 / (1 + i), spread=0.1, joules=0.04 / (1 + i),
@@ -236,7 +241,7 @@ def decision_us(calls: int = 300) -> float:
         for i, name in enumerate(names)
     )  # fmt: skip
     limits = Limits(deadline_s=0.03, temperature_c=85.0, memory_available_bytes=6.4e7, power_w=9.0)
-    state, taken = State(), []
+    state, taken, chosen = State(), [], []
     for number in range(calls):
         seen = Seen(arrivals_per_s=15.0, answers=15, work_mean_s=0.0045 + 0.0001 * (number % 7), work_std_s=0.0005,
                     late=0.02, window_answers=75, p50_s=0.005, p95_s=0.011)  # fmt: skip
@@ -249,10 +254,22 @@ def decision_us(calls: int = 300) -> float:
             ladders=tuple(LadderView(name=f"l{n}", active="r2", rungs=models, seen=seen, limits=limits)
                           for n in range(3)),
         )  # fmt: skip
+        before = state
         began = time.perf_counter()
-        _, state = decide(view, RULES, state)
+        _, state = decide(view, RULES, before)
         taken.append(time.perf_counter() - began)
-    return round(statistics.median(taken[calls // 3 :]) * 1e6, 1)
+        found = [
+            perceive_ladder(v, view, RULES, perceive(view, RULES, before), before.of(v.name)) for v in view.ladders
+        ]
+        informed = msgspec.structs.replace(
+            perceive(view, RULES, before),
+            ladders={v.name: own for v, (own, _) in zip(view.ladders, found, strict=True)},
+        )
+        began = time.perf_counter()
+        choose(view, RULES, informed, [checks for _, checks in found])
+        chosen.append(time.perf_counter() - began)
+    choice_us, period_us = (statistics.median(row[calls // 3 :]) * 1e6 for row in (chosen, taken))
+    return round(choice_us, 1), round(period_us, 1)
 
 
 def options() -> argparse.Namespace:

@@ -1,8 +1,8 @@
 """The governor on this machine, with burners beside it: how soon it is back within the limit, and what it costs.
 
 The real daemon with the ladder of examples/defects; pictures at random, 20 a second; three burners for every core come
-and go. The same arrivals and burners for the governor, for the three strongest rungs each held throughout, and so for no
-governor (the top rung). The deadline is twice the top rung's p95 at rest, and 5 % may be late.
+and go. The same arrivals and burners for the governor, for the three strongest rungs each held throughout, and so for
+no governor (the top rung). The deadline is twice the top rung's p95 at rest, and 5 % may be late.
 
 recovery_s                 burners come: until no more than 5 % of two seconds' requests are late; they go: until the
                            rung from before answers again; the median of each, the longer of the two

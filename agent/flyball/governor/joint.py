@@ -125,6 +125,10 @@ def _together(parties: Sequence[Party], around: Scene, mode: Mode) -> None:
     for party in parties:  # what the last steps gave up without need
         while party.at > 0:
             party.at -= 1
+            # What it breaks by itself needs no look at the others.
+            if not _judge(party, party.options[party.at], *_loads(parties), around, party.at < party.rank):
+                party.at += 1
+                break
             stale = not _fit(parties, around)
             if stale:
                 party.at += 1
@@ -141,6 +145,10 @@ def _hasten(parties: Sequence[Party], around: Scene, mode: Mode) -> None:
     stale = False
     for party in parties:
         while party.at + 1 < len(party.options):
+            late = sum(p.options[p.at].missed or 0.0 for p in parties)
+            lost = worth(party.options[party.at], mode) - worth(party.options[party.at + 1], mode)
+            if late - lost <= LEAST_GAIN:
+                break  # not if every answer came in time after it
             party.at += 1
             stale = not _fit(parties, around)
             gained = sum(value(p.options[p.at], mode) for p in parties) - total
