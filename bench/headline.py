@@ -1,8 +1,8 @@
 """Correct answers within the deadline per second, under the same contention: governed, and each rung held throughout.
 
 The real daemon; pictures come at random at 20 a second, three burners for every core come and go. The oracle is the
-best rung of every phase in hindsight, with nothing lost between: no policy can have it. The three strongest rungs are
-held; weaker ones answer in time no more often than the third. Two ladders:
+best rung of every phase in hindsight, with nothing lost between: no policy can have it. Only the three strongest rungs
+are held, to bound the time. Two ladders:
 
 defects     generated pictures whose class is known, so that an answer is seen to be right or wrong; its rungs are all
             within 5.4 points of each other

@@ -14,7 +14,7 @@ import msgspec
 
 from flyball.config import Governor as Rules
 from flyball.governor.constraints import Check, duration, milliseconds
-from flyball.governor.joint import Mode, value
+from flyball.governor.joint import PLAIN, Mode, value
 from flyball.governor.outlook import Outlook
 from flyball.governor.state import CLIMB, CLIMBS_PER_HOUR, Action, LadderState
 from flyball.governor.values import LadderView
@@ -98,7 +98,7 @@ def climb(
         text = f"there were {len(own.climbs_s)} climbs in the last hour, and that many are allowed"
         return Verdict(reason=f"{expected(target, ladder)}; but {text}", binding="climbs"), own
     gain = value(target, mode) - value(here, mode)
-    if mode == "accuracy-first" and not target.rung.resident and target.rung.load_s is not None:
+    if mode not in PLAIN and not target.rung.resident and target.rung.load_s is not None:
         cost, stay_s = OPENING_COST * target.rung.load_s, max(own.stay_s, now_s - own.since_s)
         if max(gain, LEAST_GAIN) * stay_s < cost * min(1.0, (own.arrivals_per_s or 0.0)):
             text = f"{gain * 100:.1f} points for {duration(stay_s)} are not worth opening it"

@@ -63,8 +63,8 @@ class LadderState(msgspec.Struct, frozen=True, kw_only=True):
     contention then. `flags` holds, newest last, when it could be told whether a limit was broken, and whether it was.
     `kept_s` is since when a limit has held without a break on the active rung, `proven` the last rung on which it did
     for a whole trial. `streak` counts the periods in a row in which `streak_for` looked safe. `slow` is what each rung
-    suffers, by "rung@accelerator". `arrivals_per_s` is smoothed, up at once and down slowly; `overhead_s` is what an
-    answer takes beyond wait and work. `stay_s` is how long stays on a rung have lasted, smoothed."""
+    suffers, by "rung@accelerator". `arrivals_per_s` is smoothed, but for what chance does not explain; `overhead_s` is
+    what an answer takes beyond wait and work. `stay_s` is how long stays on a rung have lasted, smoothed."""
 
     active: str = ""
     since_s: float = 0.0
@@ -207,5 +207,4 @@ def _leaving(state: LadderState, decision: Decision, contention: float, rules: R
     )  # fmt: skip
 
 
-# Without a guess where the time went, `Literal` would be written out at every use.
 Action = Literal["stay", "down", "up", "pin"]
