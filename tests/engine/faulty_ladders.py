@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -62,3 +63,9 @@ async def catalogue(config: Engine = QUICK) -> AsyncIterator[EngineCatalog]:
         yield catalog
     finally:
         await catalog.close()
+
+
+def children() -> list[int]:
+    """This process's workers, oldest first."""
+    found = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+    return [int(p) for p in found if b"flyball.engine.worker" in Path(f"/proc/{p}/cmdline").read_bytes()]

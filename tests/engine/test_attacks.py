@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from faulty_ladders import QUICK, catalogue, running, write_scripts
+from faulty_ladders import QUICK, catalogue, children, running, write_scripts
 from faulty_requests import ask, until, values
 
 from flyball.clock import SystemClock
@@ -25,11 +25,6 @@ pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("faulty")]
 
 def but(**changes: object) -> Engine:
     return msgspec.structs.replace(QUICK, **changes)
-
-
-def children() -> list[int]:
-    listed = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text()
-    return [int(pid) for pid in listed.split()]
 
 
 def kill_active(runner: LadderRunner) -> None:

@@ -5,9 +5,8 @@ import contextlib
 from pathlib import Path
 
 import pytest
-from faulty_ladders import catalogue, write_scripts
+from faulty_ladders import catalogue, children, write_scripts
 from faulty_requests import ask, values
-from test_supervision import children
 
 from flyball.config import Cache, LadderSettings
 from flyball.errors import NotFoundError, UnavailableError

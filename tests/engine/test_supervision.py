@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from faulty_ladders import QUICK, running, write_scripts
+from faulty_ladders import QUICK, children, running, write_scripts
 from faulty_requests import ask, until, values
 
 from flyball.errors import CanaryError, DeadlineError, OpenError, UnavailableError
@@ -227,9 +227,3 @@ async def test_a_climb_that_fails_leaves_what_answers(tmp_path: Path) -> None:
         assert runner.status().active == "small"
         with pytest.raises(OpenError):
             await runner.switch("big", "test")
-
-
-def children() -> list[int]:
-    """This process's workers, oldest first."""
-    found = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
-    return [int(p) for p in found if b"flyball.engine.worker" in Path(f"/proc/{p}/cmdline").read_bytes()]

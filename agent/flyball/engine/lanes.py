@@ -2,8 +2,9 @@
 
 request ring of the lane -> slots -> Pipeline.answer (pre | run, one at a time | post) -> slots -> reply ring
 
-The daemon gives a lane its next work only after the last was answered, so all that a signal brings is one batch. Each
-lane sleeps in its own eventfd: nothing is handed from thread to thread. Runs on Python 3.8.
+The daemon gives a lane its next batch only after the last was answered, so all that a signal brings is one batch; or,
+to a rung without batches, a few requests that it takes one after the other. Each lane sleeps in its own eventfd:
+nothing is handed from thread to thread. Runs on Python 3.8.
 """
 
 from __future__ import annotations
@@ -30,11 +31,12 @@ _EXIT_CODE = 70  # EX_SOFTWARE: a fault of this file itself
 class Lanes:
     """`spin` trades a processor for the wake-up's microseconds: the lane polls before it sleeps."""
 
-    def __init__(self, pipeline: Pipeline, slots: SlotPool, channel: Channel, spin: bool) -> None:
+    def __init__(self, pipeline: Pipeline, slots: SlotPool, channel: Channel, spin: bool, batches: bool) -> None:
         self._pipeline = pipeline
         self._slots = slots
         self._channel = channel
         self._spin = spin
+        self._batches = batches
         self._reply = threading.Lock()
 
     def start(self) -> None:
@@ -45,7 +47,12 @@ class Lanes:
     def _run(self, ring: Ring) -> None:
         try:
             while True:
-                self._work(_next(ring, self._spin))
+                entries = _next(ring, self._spin)
+                if self._batches:
+                    self._work(entries)
+                else:
+                    for entry in entries:
+                        self._work([entry])
         except BaseException:
             # A lane that ended silently would leave its requests to their deadlines: the whole worker ends instead,
             # and the daemon starts another.

@@ -1,6 +1,7 @@
 """A rung with its workers, ready to answer.
 
-submit -> waiting -> batch, turn -> idle lane -> worker -> done
+submit -> idle lane -> worker -> done;  where rungs batch or share an accelerator, or all lanes are taken:
+submit -> waiting -> batch, turn -> idle lane ...
 """
 
 from __future__ import annotations
@@ -76,7 +77,9 @@ class OpenedRung:
         self._limit_s = limit_s
         self._waiting: deque[tuple[Ticket, float]] = deque()
         self._timer: asyncio.TimerHandle | None = None
-        self._idle = asyncio.Event()
+        self._emptied: asyncio.Event | None = None  # while somebody waits for the last request to be answered
+        # One worker that takes requests one by one, on an accelerator that is nobody else's: nothing to arrange.
+        self._plain = workers[0] if len(workers) == 1 and rung.batch == 1 and share is None else None
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -90,15 +93,21 @@ class OpenedRung:
     def alive(self) -> bool:
         return any(w.alive() for w in self.workers)
 
-    def submit(self, ticket: Ticket) -> None:
+    def submit(self, slot: int, generation: int, deadline_s: float, done: Callable[[Outcome], None]) -> None:
         self.in_flight += 1
-        self._idle.clear()
-        self._waiting.append((ticket, time.monotonic()))
+        plain = self._plain
+        if plain is not None and not self._waiting and plain.idle_lanes():
+            plain.submit((Request(generation, slot, self._finisher(done)),), self.hang_s)
+            return
+        self._waiting.append((Ticket(slot, generation, deadline_s, done), time.monotonic()))
         self._dispatch()
 
     async def drained(self) -> None:
-        if self.in_flight:
-            await self._idle.wait()
+        while self.in_flight:
+            if self._emptied is None:
+                self._emptied = asyncio.Event()
+            self._emptied.clear()
+            await self._emptied.wait()
 
     async def stop(self, timeout_s: float) -> None:
         await asyncio.gather(*(w.stop(timeout_s) for w in self.workers))
@@ -113,11 +122,11 @@ class OpenedRung:
             for worker in self.workers:
                 if worker.alive():
                     compare(worker, await worker.canary(timeout_s), expected, self.rung.precision, self._finite)
-                    self.answered()
+                    self.answered(time.monotonic())
 
-    def answered(self) -> None:
+    def answered(self, now_s: float) -> None:
         """It gave a good answer just now."""
-        self.answered_s = time.monotonic()
+        self.answered_s = now_s
         self.failed = 0
 
     # ------------------------------------------------------------------------------------------------ dispatching
@@ -140,7 +149,7 @@ class OpenedRung:
                 return
             batch = [self._waiting.popleft()[0] for _ in range(min(self.rung.batch, len(self._waiting)))]
             turn = _Turn(self._share, self._ladder, len(batch)) if self._share is not None else None
-            worker.submit([Request(t.generation, t.slot, self._finisher(t, turn)) for t in batch], self.hang_s())
+            worker.submit([Request(t.generation, t.slot, self._finisher(t.done, turn)) for t in batch], self.hang_s)
         if self._share is not None:
             self._share.leave(self)
 
@@ -165,22 +174,23 @@ class OpenedRung:
         self._timer = None
         self._dispatch(due=True)
 
-    def _finisher(self, ticket: Ticket, turn: _Turn | None = None) -> Callable[[Outcome], None]:
+    def _finisher(self, done: Callable[[Outcome], None], turn: _Turn | None = None) -> Callable[[Outcome], None]:
         def finished(outcome: Outcome) -> None:
             self.in_flight -= 1
             if turn is not None:
                 turn.one_finished()
-            if self.in_flight == 0:
-                self._idle.set()
-            ticket.done(outcome)
-            self._dispatch()
+            if self._emptied is not None and self.in_flight == 0:
+                self._emptied.set()
+            done(outcome)
+            if self._waiting or self._share is not None:
+                self._dispatch()
 
         return finished
 
     def _refuse_waiting(self) -> None:
         waiting, self._waiting = self._waiting, deque()
         for ticket, _ in waiting:
-            self._loop.call_soon(self._finisher(ticket), "the worker had ended")
+            self._loop.call_soon(self._finisher(ticket.done), "the worker had ended")
 
 
 def compare(worker: Worker, found: Sample, expected: Sample, precision: str, finite: bool) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
 from pathlib import Path
 
@@ -43,13 +44,15 @@ async def open_rung(
     options = dict(rung.options)
     if config.threads:
         options.setdefault("threads", config.threads)
+    lanes, depth = lanes_and_depth(config, rung, share)
     opening = Opening(
         label=f"{folder.name}/{rung.name}",
         backend=rung.backend,
         artifact=artifact,
         options=options,
         plan=plan(folder, rung),
-        lanes=1 if config.wake == "poll" else config.lanes,
+        lanes=lanes,
+        depth=depth,
         spin=config.wake == "poll",
         settle={"nice": config.worker_nice, "cpus": list(config.worker_cpus)},
     )
@@ -69,6 +72,18 @@ async def open_rung(
         raise
     workers = [worker for worker, _ in started]
     return OpenedRung(folder.name, rung, workers, started[0][1], config.request_timeout_s, share, finite)
+
+
+def lanes_and_depth(config: Engine, rung: Rung, share: Share | None) -> tuple[int, int]:
+    """Threads of a worker, and how many requests each has at once. A second thread prepares a request beside the run of
+    another; where both would share one processor, that only costs changes from one to the other (45 us of 3.8 ms), and
+    what matters is that the next request is there when a run ends."""
+    if config.wake == "poll":
+        return 1, 1
+    processors = len(config.worker_cpus) or len(os.sched_getaffinity(0))
+    if processors == 1 and share is None and rung.batch == 1:
+        return 1, config.lanes
+    return config.lanes, 1
 
 
 async def _verified(folder: LadderFolder, rung: Rung, timeout_s: float) -> Path:

@@ -48,7 +48,8 @@ class Opening:
     artifact: Path
     options: dict[str, Any]
     plan: dict[str, Any] | None = None
-    lanes: int = 1  # requests, or batches of them, that are in the worker at once
+    lanes: int = 1  # threads that answer
+    depth: int = 1  # requests, or batches of them, that a lane has at once: one under way, the others ready for it
     spin: bool = False  # lanes poll before they sleep
     settle: dict[str, Any] = field(default_factory=dict)  # "nice": int, "cpus": list of int
 
@@ -70,6 +71,14 @@ class Request(NamedTuple):
     done: Callable[[Outcome], None]
 
 
+@dataclass(slots=True)
+class _Batch:
+    """What a lane was given together, until the last of it is answered."""
+
+    lane: int
+    left: int
+
+
 class Worker:
     """One child process. Made by `start`; `stop` or `kill` ends it."""
 
@@ -85,9 +94,8 @@ class Worker:
         self._decoder = Decoder()
         self._answer: asyncio.Future[Message] | None = None
         self._channel: Channel | None = None
-        self._pending: dict[int, tuple[Callable[[Outcome], None], int]] = {}  # generation -> done, lane
-        self._in_lane: list[int] = []  # requests in each lane
-        self._idle: list[int] = []  # lanes without work
+        self._pending: dict[int, tuple[Callable[[Outcome], None], _Batch]] = {}  # by generation
+        self._idle: list[int] = []  # lanes with room for a batch, each as often as it has room
         self._progress_s = 0.0  # loop time of the last sign of life while requests were pending
         self._watch: asyncio.TimerHandle | None = None
         self._stderr: deque[str] = deque(maxlen=_STDERR_LINES)
@@ -101,7 +109,7 @@ class Worker:
         self._loop.add_reader(control.fileno(), self._on_control)
 
     @classmethod
-    def spawn(cls, label: str, channel: Channel | None = None, slots: SlotPool | None = None) -> Worker:
+    def spawn(cls, label: str, channel: Channel | None = None, slots: SlotPool | None = None, depth: int = 1) -> Worker:
         """A process that waits for its first control message. The interpreter is the daemon's own."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
@@ -121,8 +129,7 @@ class Worker:
         worker = cls(label, process, ours)
         worker._channel = channel
         if channel is not None:
-            worker._in_lane = [0] * len(channel.requests)
-            worker._idle = list(range(len(channel.requests)))
+            worker._idle = list(range(len(channel.requests))) * depth
             worker._loop.add_reader(channel.replies.eventfd, worker._on_replies)
         return worker
 
@@ -135,7 +142,7 @@ class Worker:
         gone."""
         channel = _new_channel(slots.count, opening) if slots is not None else None
         try:
-            worker = cls.spawn(opening.label, channel, slots)
+            worker = cls.spawn(opening.label, channel, slots, opening.depth)
         except OSError as error:  # no more descriptors, processes or memory
             if channel is not None:
                 channel.close()
@@ -204,18 +211,19 @@ class Worker:
     def idle_lanes(self) -> int:
         return 0 if self.exited.done() else len(self._idle)
 
-    def submit(self, batch: Sequence[Request], limit_s: float) -> None:
+    def submit(self, batch: Sequence[Request], limit_s: Callable[[], float]) -> None:
         """Hands slots to an idle lane, which answers them together; there must be one. A worker that finishes nothing
-        for `limit_s` while requests wait is taken for hung and killed."""
+        for `limit_s()` while requests wait is taken for hung and killed."""
         assert self._channel is not None
         lane = self._idle.pop()
         if not self._pending:
             self._progress_s = self._loop.time()
             if self._watch is None:
-                self._watch = self._loop.call_later(limit_s, self._look, limit_s)
-        self._in_lane[lane] = len(batch)
+                after_s = limit_s()
+                self._watch = self._loop.call_later(after_s, self._look, after_s)
+        together = _Batch(lane, len(batch))
         for generation, _, done in batch:
-            self._pending[generation] = done, lane
+            self._pending[generation] = done, together
         self._channel.requests[lane].push([(generation, slot) for generation, slot, _ in batch])
 
     def alive(self) -> bool:
@@ -261,10 +269,10 @@ class Worker:
         if len(answered) < len(replies):  # those that were asked for count nonetheless
             log.error("%s: the worker signalled answers that nobody had asked for and is killed", self.label)
             self.kill("protocol")
-        for _, lane in answered:
-            self._in_lane[lane] -= 1
-            if not self._in_lane[lane]:
-                self._idle.append(lane)
+        for _, batch in answered:
+            batch.left -= 1
+            if not batch.left:
+                self._idle.append(batch.lane)
         for done, _ in answered:
             done(None)
 

@@ -1,7 +1,7 @@
 """Who gets the next free slot: by priority, then by deadline, with a bounded number of requests waiting.
 
-take -> slot number, or QueueFullError / DeadlineError at once, or DeadlineError when none came free in time; give hands
-it on to the first in the order
+take_free -> slot number, or None when all are taken; take -> slot number, or QueueFullError at once, or DeadlineError
+when none came free in time; give hands it on to the first in the order
 """
 
 from __future__ import annotations
@@ -36,8 +36,7 @@ class SlotQueue:
         self._limit = limit
         self._slots = slots
         self._numbers = itertools.count()
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._emptied: asyncio.Event | None = None  # while somebody waits for the last request to be answered
 
     def pending(self) -> int:
         """Requests that hold a slot or wait for one."""
@@ -47,9 +46,12 @@ class SlotQueue:
         """Requests that will be answered before one of this urgency that comes now."""
         return self._slots - len(self._free) + sum(w.urgency <= urgency for w in self._waiting)
 
+    def take_free(self) -> int | None:
+        """At once, without the microseconds of a coroutine: nobody waits while a slot is free."""
+        return self._free.pop() if self._free else None
+
     async def take(self, urgency: Urgency) -> int:
         """Raises QueueFullError, DeadlineError."""
-        self._idle.clear()
         if self._free:
             return self._free.pop()
         if len(self._waiting) >= self._limit:
@@ -76,12 +78,16 @@ class SlotQueue:
                 future.set_result(slot)
                 return
         self._free.append(slot)
-        if len(self._free) == self._slots:
-            self._idle.set()
+        if self._emptied is not None and len(self._free) == self._slots:
+            self._emptied.set()
 
     async def drained(self) -> None:
         """Until no request holds a slot or waits for one."""
-        await self._idle.wait()
+        while len(self._free) < self._slots:
+            if self._emptied is None:
+                self._emptied = asyncio.Event()
+            self._emptied.clear()
+            await self._emptied.wait()
 
     def _make_room(self, urgency: Urgency) -> None:
         """A full queue gives up its last one for a request of higher priority, never for one that only has less time.

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from flyball.clock import Clock
 from flyball.config import Engine
-from flyball.engine.opened import OpenedRung, Ticket
+from flyball.engine.opened import OpenedRung
 from flyball.engine.process import Outcome
 from flyball.engine.queue import DEFAULT_PRIORITY, SlotQueue, Urgency
 from flyball.engine.seats import Seats
@@ -47,6 +47,7 @@ class Requests:
     ) -> None:
         self._ladder = folder.name
         self._interface = folder.interface()
+        self._only_input = self._interface.inputs[0].name if len(self._interface.inputs) == 1 else None
         self._config = config
         self._seats = seats
         self._slots = slots
@@ -72,17 +73,19 @@ class Requests:
             limit_s = min(limit_s, request.timeout_s)
         deadline_s = started_s + limit_s
         tensors = self._ordered(request.inputs)
-        urgency = Urgency(DEFAULT_PRIORITY if request.priority is None else request.priority, deadline_s)
         chosen = None
         if request.rung is None and request.timeout_s is not None:
-            chosen = self._rung_in_time(urgency, limit_s)
-        slot = await self._queue.take(urgency)
+            chosen = self._rung_in_time(_urgency(request, deadline_s), limit_s)
+        free = self._queue.take_free()
+        slot = free if free is not None else await self._queue.take(_urgency(request, deadline_s))
         held = True
         try:
-            self._refuse_late(request, deadline_s)
-            self._write(slot, tensors, deadline_s)
+            if free is None:
+                self._refuse_late(request, deadline_s)
+            generation = next(self._generations)
+            self._write(slot, generation, tensors, deadline_s)
             why = ""
-            for _ in range(_ATTEMPTS):
+            for attempt in range(_ATTEMPTS):
                 # Nearly every request takes one of the first two: what follows for the others costs microseconds.
                 opened = chosen if chosen is not None and chosen.alive() else None
                 if opened is None and request.rung is None:
@@ -90,17 +93,21 @@ class Requests:
                 if opened is None:
                     opened = await self._target(request.rung, deadline_s)
                 chosen = None  # it was chosen for its speed: a second attempt takes whatever answers
-                generation = next(self._generations)
-                self._slots.hand_over_again(slot, generation, deadline_s)
+                if attempt:
+                    generation = next(self._generations)
+                    self._slots.hand_over_again(slot, generation, deadline_s)
                 future = self._submit(opened, slot, generation, deadline_s)
                 held = False  # from here on the slot is given back by whoever sees the worker finish
                 left_s = deadline_s - self._clock.monotonic_s()
                 timer = self._loop.call_later(left_s, _expire, future, limit_s)
                 try:
                     outcome = await future
+                    held = True
+                except BaseException:
+                    held = _finished(future)
+                    raise
                 finally:
                     timer.cancel()
-                    held = _finished(future)
                 if outcome is not None:
                     why = outcome
                     continue
@@ -149,17 +156,20 @@ class Requests:
         if self._clock.monotonic_s() + quickest_s > deadline_s:
             raise DeadlineError(f"ladder {self._ladder}: it waited until too little of its time was left")
 
-    def _ordered(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+    def _ordered(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
         """The inputs in the interface's order."""
+        if len(inputs) == 1 and inputs[0].name == self._only_input:
+            return inputs
         by_name = {t.name: t for t in inputs}
         try:
             return [by_name[t.name] for t in self._interface.inputs]
         except KeyError as error:
             raise RequestError(f"ladder {self._ladder}: the input {error} is missing") from None
 
-    def _write(self, slot: int, tensors: Sequence[Tensor], deadline_s: float) -> None:
+    def _write(self, slot: int, generation: int, tensors: Sequence[Tensor], deadline_s: float) -> None:
+        contents = [(t.datatype, t.shape, memoryview(t.data)) for t in tensors]
         try:
-            self._slots.write_request(slot, 0, [(t.datatype, t.shape, memoryview(t.data)) for t in tensors], deadline_s)
+            self._slots.write_request(slot, generation, contents, deadline_s)
         except SlotOverflow as error:
             raise TooLargeError(f"ladder {self._ladder}: {error} (max_input_bytes in its manifest)") from None
 
@@ -186,8 +196,8 @@ class Requests:
             else:
                 future.set_result(outcome)
 
-        self._tally.begun(rung, self._clock.monotonic_s())
-        opened.submit(Ticket(slot, generation, deadline_s, done))
+        opened.submit(slot, generation, deadline_s, done)
+        self._tally.begun(rung, self._clock.monotonic_s())  # `done` comes later, from the loop
         return future
 
     def _answer(self, reply: Reply, opened: OpenedRung, started_s: float) -> Answer:
@@ -209,7 +219,7 @@ class Requests:
             post_s=post_s,
             total_s=total_s,
         )
-        opened.answered()
+        opened.answered(now_s)
         self._tally.inferred(opened.rung.name, timing, now_s)
         opened.pace.answered(now_s, pre_s + run_s + post_s, self._queue.pending() - 1)
         return Answer(outputs=outputs, rung=opened.rung.name, timing=timing)
@@ -222,6 +232,10 @@ class Requests:
 def slots_for(rung: Rung, lanes: int) -> int:
     """How many a rung needs: enough for a batch in every lane, and for the next one to gather meanwhile."""
     return rung.instances * (lanes if rung.batch == 1 else rung.batch * max(2, lanes))
+
+
+def _urgency(request: InferRequest, deadline_s: float) -> Urgency:
+    return Urgency(DEFAULT_PRIORITY if request.priority is None else request.priority, deadline_s)
 
 
 def _look_at(opening: asyncio.Future[OpenedRung]) -> None:

@@ -123,7 +123,7 @@ class SlotPool:
             text = bytes(self._view[area : area + min(message_bytes, self.output_bytes)])
             return Reply(status, pre_ns, run_ns, post_ns, [], text.decode("utf-8", "replace"))
         tensors = self._read(base + _OUTPUTS_AT, area, self.output_bytes, outputs)
-        if sum(t.data.nbytes for t in tensors) > KEEP_BYTES:
+        if self.output_bytes > KEEP_BYTES and sum(t.data.nbytes for t in tensors) > KEEP_BYTES:
             self._large.add(slot)
         return Reply(OK, pre_ns, run_ns, post_ns, tensors, "")
 

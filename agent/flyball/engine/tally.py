@@ -20,7 +20,7 @@ class Tally:
         self._success = 0
         self._failure: Counter[str] = Counter()
         self._executions = 0
-        self._ns = [0, 0, 0, 0, 0]  # request, queue, pre, run, post
+        self._request_s = self._queue_s = self._pre_s = self._run_s = self._post_s = 0.0
         self._answers: Counter[str] = Counter()
         self._busy_s: dict[str, float] = {}
         self._busy_since: dict[
@@ -34,9 +34,11 @@ class Tally:
     def answered(self, timing: Timing) -> None:
         """A request, whether a rung, a cascade of them or the cache answered it."""
         self._success += 1
-        spans = (timing.total_s, timing.queue_s, timing.pre_s, timing.run_s, timing.post_s)
-        for index, span_s in enumerate(spans):
-            self._ns[index] += int(span_s * 1e9)
+        self._request_s += timing.total_s
+        self._queue_s += timing.queue_s
+        self._pre_s += timing.pre_s
+        self._run_s += timing.run_s
+        self._post_s += timing.post_s
         self._buckets[bisect_left(BUCKETS_S, timing.total_s)] += 1
 
     def inferred(self, rung: str, timing: Timing, now_s: float) -> None:
@@ -102,16 +104,15 @@ class Tally:
         for bound, count in zip((*BUCKETS_S, float("inf")), self._buckets, strict=True):
             cumulative += count
             below[bound] = cumulative
-        request_ns, queue_ns, pre_ns, run_ns, post_ns = self._ns
         return LadderTotals(
             success=self._success,
             failure=dict(self._failure),
             executions=self._executions,
-            request_ns=request_ns,
-            queue_ns=queue_ns,
-            pre_ns=pre_ns,
-            run_ns=run_ns,
-            post_ns=post_ns,
+            request_ns=int(self._request_s * 1e9),
+            queue_ns=int(self._queue_s * 1e9),
+            pre_ns=int(self._pre_s * 1e9),
+            run_ns=int(self._run_s * 1e9),
+            post_ns=int(self._post_s * 1e9),
             answers_by_rung=dict(self._answers),
             busy_s_by_rung=busy_s,
             switches=dict(self._switches),

@@ -35,7 +35,9 @@ NUMPY_NAMES = {
     "BOOL": "bool", "UINT8": "uint8", "UINT16": "uint16", "UINT32": "uint32", "UINT64": "uint64", "INT8": "int8",
     "INT16": "int16", "INT32": "int32", "INT64": "int64", "FP16": "float16", "FP32": "float32", "FP64": "float64",
 }  # fmt: skip
-_DATATYPE = {v: k for k, v in NUMPY_NAMES.items()}
+# Looked up by name or asked for its name, a dtype costs a few microseconds, and right after a run all caches are cold.
+_DTYPES = {datatype: np.dtype(name) for datatype, name in NUMPY_NAMES.items()}
+_DATATYPES = {dtype: datatype for datatype, dtype in _DTYPES.items()}
 
 
 class BadRequest(Exception):
@@ -118,13 +120,13 @@ class TensorTask:
     def before(self, inputs: Sequence[SlotTensor]) -> Dict[str, Array]:
         tensors = {}
         for lane, tensor in zip(self._inputs, inputs):  # noqa: B905 - strict= is Python 3.10
-            value = np.frombuffer(tensor.data, NUMPY_NAMES[tensor.datatype]).reshape(tensor.shape)
+            value = np.frombuffer(tensor.data, _DTYPES[tensor.datatype]).reshape(tensor.shape)
             try:
                 for step in lane.steps:
                     value = step(value)
             except ValueError as error:
                 raise BadRequest("input {!r}: {}".format(lane.public, error)) from error
-            tensors[lane.own] = np.require(value, requirements="C")  # ascontiguousarray would give a scalar a size
+            tensors[lane.own] = _contiguous(value)
         return tensors
 
     def after(self, answer: Mapping[str, Array]) -> Outputs:
@@ -133,12 +135,12 @@ class TensorTask:
             value = np.asarray(answer[lane.own])
             for step in lane.steps:
                 value = step(value)
-            if _DATATYPE.get(value.dtype.name) != lane.datatype:
+            if _DATATYPES.get(value.dtype) != lane.datatype:
                 raise PlanError(
                     "output {!r}: the ladder declares {} but the rung gives {}: add a `cast`, `quantize` or "
                     "`dequantize` step to `post`".format(lane.public, lane.datatype, value.dtype.name)
                 )
-            outputs.append((lane.datatype, value.shape, _raw(np.require(value, requirements="C"))))
+            outputs.append((lane.datatype, value.shape, _raw(_contiguous(value))))
         return outputs
 
     def canary(self) -> List[SlotTensor]:
@@ -307,5 +309,11 @@ def _rgb(image: Any) -> Array:
     return np.asarray(image.convert("RGB"))
 
 
+def _contiguous(array: Array) -> Array:
+    """In C order; a scalar, which always is, keeps its shape (ascontiguousarray would give it a size)."""
+    return array if array.flags.c_contiguous else np.ascontiguousarray(array)
+
+
 def _raw(array: Array) -> memoryview:
-    return memoryview(array.reshape(-1).view(np.uint8))
+    """The bytes of an array in C order."""
+    return memoryview(array).cast("B") if array.size else memoryview(b"")

@@ -88,7 +88,8 @@ class Worker:
             memory = message["memory"]
             slots = SlotPool(memory["slots_fd"], memory["slots"], memory["input_bytes"], memory["output_bytes"])
             channel = Channel(memory["channel_fd"], memory["slots"], memory["request_fds"], memory["reply_fd"])
-            Lanes(self._pipeline, slots, channel, message["spin"]).start()
+            batches = message["plan"]["batch"] > 1
+            Lanes(self._pipeline, slots, channel, message["spin"], batches).start()
         return {"signature": _signature(session.signature), "load_s": time.perf_counter() - started}
 
     def _warm(self, message: Message) -> Message:
