@@ -1,6 +1,7 @@
 # flyball: every target sets up what it needs in .venv/. `make help` lists them.
 PYTHON ?= python3
 VENV := .venv
+TEST_PROCESSES ?= 2
 BIN := $(VENV)/bin
 # mosquitto and friends lie there; not on an unprivileged user's PATH
 export PATH := $(PATH):/usr/sbin:/usr/local/sbin
@@ -21,10 +22,10 @@ setup-dev:
 demo: setup  ## a daemon, a ladder and a load you can watch (DEMO_ARGS="--seconds 60" to bound it)
 	@$(BIN)/flyball demo $(DEMO_ARGS)
 
-test: setup-dev  ## every test (TEST_ARGS="tests/engine -x" to choose)
+test: setup-dev  ## every test, two files at a time (TEST_ARGS="tests/engine -x" to choose, TEST_PROCESSES=0 for one)
 	@packaging/setup.sh mosquitto
 	@mkdir -p build
-	$(BIN)/python -m pytest --junitxml=build/tests.xml $(TEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --junitxml=build/tests.xml $(TEST_ARGS)
 	@if [ "$$FLYBALL_STRICT_SKIPS" = 1 ]; then $(BIN)/python packaging/skips.py build/tests.xml tests/expected_skips.txt; fi
 
 check: setup-dev  ## ruff, mypy --strict, import contracts, shellcheck where it is installed
@@ -46,7 +47,7 @@ kills-uplink: setup-dev  ## 1,000 devices killed under orders, about 15 minutes;
 	@packaging/setup.sh mosquitto
 	$(BIN)/python bench/kills_uplink.py --write
 
-fuzz: setup-dev  ## every decoder that reads bytes from strangers, 10 minutes (x86-64: pip install atheris first)
+fuzz: setup-dev  ## every decoder that reads bytes from strangers, 10 minutes (x86-64; first: .venv/bin/pip install -e '.[fuzz]')
 	$(BIN)/python bench/fuzz/run.py $(FUZZ_ARGS)
 
 deb: setup  ## build/flyball_<version>_<architecture>.deb

@@ -9,7 +9,17 @@ import pytest
 
 from real_broker import Mosquitto
 
-SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+HERE = Path(__file__).resolve().parent
+SHARED_DATA = HERE.parents[1] / "shared" / "data"
+
+
+_LONGEST_FIRST = ("e2e", "packaging", "demo", "fleet", "uplink", "cli")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Rooms with long tests come first: with two processes (`make test`) a long file at the end keeps one waiting."""
+    rooms = {room: rank for rank, room in enumerate(_LONGEST_FIRST)}
+    items.sort(key=lambda item: rooms.get(item.path.relative_to(HERE).parts[0], len(rooms)))
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ def test_the_table_fits_and_says_that_it_was_too_short(
     assert len(rows) == 4, "twice each: speed and cost"
     assert all(len(row) <= 80 for row in rows)
     assert all(" no " in row for row in rows[:2])
-    assert re.search(r"not valid \(every rung\): it ran for 2\.\d s; 30 s are needed", done.stdout)
+    assert re.search(r"not valid \(every rung\): it ran for \d\.\d s; 30 s are needed", done.stdout)
     assert (
         "skipped (r224-fp16): none of its accelerators is present: gpu" in done.stdout or "r224-fp16  " in done.stdout
     )

@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterator
 
 import msgspec
-from hypothesis import HealthCheck, Phase, example, given, settings
+import pytest
+from hypothesis import HealthCheck, Phase, example, find, given, settings
 from hypothesis import strategies as st
-from simulated_plant import LADDER, NAME, Plant
+from simulated_plant import LADDER, Plant
 
 from flyball.config import Governor as Rules
 from flyball.governor import joint
@@ -312,18 +313,15 @@ def test_changes_are_bounded_whatever_the_load_does(
         assert len(hour) <= (CLIMBS_PER_HOUR + 1) * len(LADDER)
 
 
-def test_a_row_of_looks_is_not_empty_of_changes() -> None:
-    """What the properties above look at does happen: rows of looks lead to changes, for several reasons."""
-    seen = set()
+@pytest.mark.parametrize(
+    "bindings", [{"latency"}, {"accuracy"}, {"headroom"}, HARD], ids=lambda b: "-or-".join(sorted(b))
+)
+def test_rows_of_looks_are_not_empty_of_changes(bindings: set[str]) -> None:
+    """What the properties above look at does happen: some row of looks leads to a change for this reason."""
 
-    @settings(max_examples=60, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
-    @given(rows())
-    def collect(row: tuple[Rules, list[View], list[bool], Pin | None]) -> None:
-        for _, _, decisions, _ in walk(*row):
-            seen.update((d.action, d.binding) for d in decisions)
+    def changes(row: tuple[Rules, list[View], list[bool], Pin | None]) -> bool:
+        return any(d.action in ("up", "down") and d.binding in bindings for _, _, found, _ in walk(*row) for d in found)
 
-    collect()
-    assert {"down", "up"} <= {action for action, _ in seen}
-    assert {"latency", "accuracy", "headroom"} <= {binding for _, binding in seen}
-    assert HARD & {binding for _, binding in seen}
-    assert NAME
+    # One row in 70 has the rarest of them.
+    enough = settings(max_examples=3000, deadline=None, database=None, phases=[Phase.generate])
+    find(rows(), changes, settings=enough)

@@ -303,8 +303,9 @@ def test_no_permission_tells_the_group(served: Served) -> None:
         "except c.ControlError as error: print(error)"
     )
     if os.geteuid() == 0:
-        for folder in (served.path.parent, *served.path.parent.parents[:2]):
-            folder.chmod(folder.stat().st_mode | 0o055)
+        for folder in served.path.parents:
+            if folder.stat().st_mode & 0o055 != 0o055:
+                folder.chmod(folder.stat().st_mode | 0o055)
     else:
         served.path.chmod(0)
     done = subprocess.run(
