@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from flyball.clock import Clock
 from flyball.config import Engine
+from flyball.engine.deadlines import Deadlines
 from flyball.engine.opened import OpenedRung
 from flyball.engine.process import Outcome
 from flyball.engine.queue import DEFAULT_PRIORITY, SlotQueue, Urgency
@@ -56,10 +57,14 @@ class Requests:
         self._clock = clock
         self._queue = SlotQueue(slots.count, config.queue_limit)
         self._generations = itertools.count(1)
+        self._deadlines = Deadlines()
         self._loop = asyncio.get_running_loop()
 
     def pending(self) -> int:
         return self._queue.pending()
+
+    def close(self) -> None:
+        self._deadlines.close()
 
     async def drained(self) -> None:
         """Until the requests in slots and those that wait have been answered."""
@@ -98,8 +103,7 @@ class Requests:
                     self._slots.hand_over_again(slot, generation, deadline_s)
                 future = self._submit(opened, slot, generation, deadline_s)
                 held = False  # from here on the slot is given back by whoever sees the worker finish
-                left_s = deadline_s - self._clock.monotonic_s()
-                timer = self._loop.call_later(left_s, _expire, future, limit_s)
+                self._deadlines.add(future, deadline_s, limit_s)
                 try:
                     outcome = await future
                     held = True
@@ -107,7 +111,7 @@ class Requests:
                     held = _finished(future)
                     raise
                 finally:
-                    timer.cancel()
+                    self._deadlines.discard(future)
                 if outcome is not None:
                     why = outcome
                     continue
@@ -247,8 +251,3 @@ def _look_at(opening: asyncio.Future[OpenedRung]) -> None:
 def _finished(future: asyncio.Future[Outcome]) -> bool:
     """Whether the worker is done with the slot: also true when the caller was cancelled just after that."""
     return future.done() and not future.cancelled() and future.exception() is None
-
-
-def _expire(future: asyncio.Future[Outcome], limit_s: float) -> None:
-    if not future.done():
-        future.set_exception(DeadlineError(f"no answer within {limit_s:.3g} s"))

@@ -132,6 +132,7 @@ class LadderRunner:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._requests.drained(), self._config.drain_timeout_s)
         self._watch.close()
+        self._requests.close()
         self._shortcuts.close()
         await self._switch.close()
         self._slots.close()
