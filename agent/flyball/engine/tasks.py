@@ -126,7 +126,7 @@ class TensorTask:
                     value = step(value)
             except ValueError as error:
                 raise BadRequest("input {!r}: {}".format(lane.public, error)) from error
-            tensors[lane.own] = _contiguous(value)
+            tensors[lane.own] = _contiguous(value) if lane.steps else value
         return tensors
 
     def after(self, answer: Mapping[str, Array]) -> Outputs:
