@@ -50,6 +50,7 @@ class Plan:
     cores: int
     calm_s: float = 3.0  # before every policy
     seed: int = 1
+    burners_per_core: int = PER_CORE
 
     def bursts(self) -> list[tuple[float, float]]:
         """When burners are there."""
@@ -178,5 +179,5 @@ def between(asked: Sequence[Asked], begin_s: float, end_s: float) -> list[Asked]
 def _burn(plan: Plan, began_s: float) -> None:
     for begin_s, end_s in plan.bursts():
         time.sleep(max(0.0, began_s + begin_s - time.monotonic()))
-        with Burners(PER_CORE * plan.cores, end_s - begin_s + 30.0):
+        with Burners(plan.burners_per_core * plan.cores, end_s - begin_s + 30.0):
             time.sleep(max(0.0, began_s + end_s - time.monotonic()))

@@ -10,8 +10,14 @@ first and last: worst_drift is the quotient of the two, of the rung that changed
 The last line: how many rungs and levels; slow_down_small_at_8 and slow_down_large_at_8, mean work beside 8 burners per
 core over mean work alone of the smallest and the largest MobileNet; worst_slow_down of all.
 
---write puts everything into bench/contention.json, from which the governor is simulated; its fields stand, each with
-what it means, in bench/_curves.py. --quick: three rungs beside 0, 2 and 8 burners per core.
+Then the simulator that is fed from these figures is held against the real daemon: three rungs of the defects beside 0,
+1 and 3 burners per core, the same requests at random for both (bench/_simulator.py).
+
+simulator_error_pct    how far its p50 and p95 are from the daemon's, relative to them; the median of all
+simulator_late_points  how far its share of late requests is from the daemon's, in points; the mean
+
+--write puts the curves into bench/contention.json, from which the governor is simulated; its fields stand, each with
+what it means, in bench/_curves.py. --quick: three rungs beside 0, 2 and 8 burners per core, one live beside 0 and 2.
 """
 
 from __future__ import annotations
@@ -32,6 +38,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import _simulator
 import msgspec
 import uvloop
 from _curves import LARGE, SMALL, Contention, Level, Rung, summary, table
@@ -62,6 +69,8 @@ MOBILENET_SOURCE = "1,000 pictures, one per class, perhaps of the training set: 
 LEVELS = (0, 1, 2, 3, 4, 6, 8)  # burners per core
 QUICK_LEVELS = (0, 2, 8)
 QUICK_RUNGS = (SMALL, LARGE, "r224-fp32")
+LIVE_RUNGS, LIVE_LEVELS, LIVE_S = ("r224-fp32", "r112-fp32", "r56-fp32"), (0, 1, 3), 15.0
+QUICK_S, QUICK_LIVE_LEVELS, QUICK_LIVE_S = 1.2, (0, 2), 3.0
 PER_S = 20.0
 PAUSE_S = 0.005  # at least, between an answer and the next request
 LOOK_S = 0.1  # between two looks at the signals
@@ -280,23 +289,26 @@ def _processor() -> str:
 
 
 def main() -> int:
-    parser = arguments(__doc__, "three rungs beside three levels, 2.5 s each")
+    parser = arguments(__doc__, f"three rungs beside three levels, {QUICK_S:g} s each; one live beside two")
     parser.add_argument("--write", action="store_true", help=f"put the figures into {COMMITTED.name}")
-    parser.add_argument("--seconds", type=float, default=6.0, help="for each rung and level (default: 6, 8 minutes)")
+    parser.add_argument("--seconds", type=float, default=6.0, help="for each rung and level (default: 6, 12 minutes)")
     options = parser.parse_args()
     if options.quick and options.write:
         parser.error("--write is for a whole run: leave out --quick")
     if missing(*(_model(name) for name in MOBILENETS)):
         return 1
     if options.quick:
-        result = uvloop.run(measure(QUICK_LEVELS, QUICK_RUNGS, 2.5, options.json))
+        result = uvloop.run(measure(QUICK_LEVELS, QUICK_RUNGS, QUICK_S, options.json))
     else:
         result = uvloop.run(measure(LEVELS, (), options.seconds, options.json))
     if options.write:
         COMMITTED.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
+    levels, seconds = (QUICK_LIVE_LEVELS, QUICK_LIVE_S) if options.quick else (LIVE_LEVELS, LIVE_S)
+    points = _simulator.compare(result, LIVE_RUNGS, levels, seconds, options.json)
     if not options.json:
         print(table(result))
-    show(summary(result), options.json)
+        print(_simulator.table(points))
+    show({**summary(result), **_simulator.summary(points)}, options.json)
     return 0
 
 

@@ -10,7 +10,7 @@ import pytest
 from made_traces import BIG, BOARD, LADDER, MIB, made, model
 
 from flyball.governor.replay import oracle, profiles, standard
-from flyball.governor.replay.plant import Period
+from flyball.governor.replay.period import Period
 from flyball.governor.replay.run import Change, Run, policy, run
 from flyball.governor.replay.score import over_cap_s, paired, prediction_error, recovery_s, score, wilson
 from flyball.governor.replay.trace import Trace

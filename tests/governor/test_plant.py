@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from made_traces import BIG, BOARD, LADDER, MIB, SMALL, made, model
 
 from flyball.governor.replay.misses import missed
-from flyball.governor.replay.plant import Period, Plant
+from flyball.governor.replay.period import Period
+from flyball.governor.replay.plant import Plant
 from flyball.governor.replay.sample import draw
 from flyball.governor.replay.trace import Board, Trace
 from flyball.governor.values import Limits, View

@@ -33,6 +33,8 @@ _QUIET_S = 2.0  # what is done sooner needs no bar
 _SHOWN = 10  # decisions of a recording that differ
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)([A-Za-z°]*)\Z")
 _UNITS = {"s": {"ms": 1e-3, "s": 1.0}, "W": {"W": 1.0, "mW": 1e-3, "": 1.0}}
+_EXAMPLES = {"s": "20ms or 0.1s", "W": "7W"}
+_LEAST, _MOST = 1e-6, 1e9  # seconds and watts; as the configuration's limits have it, more is a typing error
 _MARKS = ("!", ">", ">", "?>", "?>", "?>", ">", "?>", "?>", "?>", "?>", "?>")
 
 TraceArgument = typer.Argument(
@@ -91,7 +93,11 @@ def replay(
                     "scores": compared.scores, "changes": [_plain(run.changes) for run in compared.runs]})  # fmt: skip
     else:
         _head(found)
-        _table([score.policy for score in compared.scores], compared.scores)
+        names = [score.policy for score in compared.scores]
+        if len(names) == 1:
+            _side_by_side("policy", names, compared.scores)
+        else:
+            _table(names, compared.scores)
         if compared.best_static is not None:
             out.print(f"best static rung in hindsight: {compared.best_static.removeprefix('static:')}")
     _write_page(html_file, page(compared.runs, compared.scores), as_json)
@@ -136,7 +142,7 @@ def what_if(
                     "changed": {"deadline_s": deadline_s, "ambient_c": ambient, "power_cap_w": cap_w}})  # fmt: skip
     else:
         _head(found)
-        _table(names, scores)
+        _side_by_side(policy, names, scores)
     _write_page(html_file, page((*before.runs, *after.runs), scores, names), as_json)
 
 
@@ -215,6 +221,12 @@ def _head(trace: Trace) -> None:
         out.print(Text(header.about, "dim"), soft_wrap=True)
 
 
+def _side_by_side(head: str, names: Sequence[str], scores: Sequence[Score]) -> None:
+    """A line for each figure: one or two columns fit any terminal, a dozen do not."""
+    cells = [row(score) for score in scores]
+    print_table([f"!{head}", *(f">{name}" for name in names)], list(zip(HEADS, *cells, strict=True)))
+
+
 def _table(names: Sequence[str], scores: Sequence[Score]) -> None:
     columns = [mark + head for mark, head in zip(_MARKS, ("policy", *HEADS), strict=True)]
     print_table(columns, [(name, *row(score)) for name, score in zip(names, scores, strict=True)])
@@ -227,10 +239,13 @@ def _plain(value: object) -> object:
 def _quantity(option: str, text: str, unit: str) -> float:
     match = _NUMBER.match(text.strip())
     scales = _UNITS[unit]
-    if match is None or match[2] not in scales or float(match[1]) <= 0.0:
-        example = "20ms or 0.1s" if unit == "s" else "7W"
-        raise typer.BadParameter(f"{option}: expected {example}, found {text!r}")
-    return float(match[1]) * scales[match[2]]
+    if match is None or match[2] not in scales:
+        raise typer.BadParameter(f"{option}: expected {_EXAMPLES[unit]}, found {text!r}")
+    value = float(match[1]) * scales[match[2]]
+    if not _LEAST <= value <= _MOST:
+        bounds = f"{_LEAST:g} to {_MOST:g} {unit}"
+        raise typer.BadParameter(f"{option}: expected {bounds}, such as {_EXAMPLES[unit]}, found {text!r}")
+    return value
 
 
 def _refuse_early(file: Path | None) -> None:

@@ -1,16 +1,17 @@
-"""Which limits are broken now, by what was measured.
+"""Which limits are broken now, by what was measured, and which could not be limits at all.
 
-Machine + Seen + Limits -> one Check per limit. Pure.
+Machine + Seen + Limits -> one Check per limit; what somebody wrote down as limits -> mistakes. Pure.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import msgspec
 
 from flyball.config import Governor as Rules
-from flyball.governor.values import MIB, Constraint, LadderView, Machine
+from flyball.governor.values import LARGEST, MIB, Constraint, LadderView, Machine
 
 CLEARLY = 3.0  # standard deviations of a share that is just allowed; late requests come in clusters
 
@@ -85,6 +86,23 @@ def _power(constraint: Constraint, machine: Machine, power_w: float | None, limi
     if power_w <= limit_w or machine.power_w <= limit_w:  # the mean still holds what another rung took
         return Check(constraint=constraint, broken=False, text=text)
     return Check(constraint=constraint, broken=True, text=f"{text} over the limit {limit_w:.2f} {unit}")
+
+
+class Stated(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits as they were written down: values.Limits takes what is out of range for unknown, which would lift a limit
+    that somebody meant."""
+
+    limits: Mapping[str, float | None] = {}
+
+
+def mistakes(limits: Mapping[str, float | None]) -> list[str]:
+    """A sentence for every limit, by the names of values.Limits, that would silently be none."""
+    found = []
+    for name, value in limits.items():
+        most = 1.0 if name == "accuracy" else LARGEST
+        if value is not None and not 0.0 <= value <= most:
+            found.append(f"limits.{name}: expected 0 to {most:g}, found {value:g}; without a limit, leave it out")
+    return found
 
 
 def milliseconds(seconds: float) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -18,7 +18,7 @@ import msgspec
 from flyball.config import Config
 from flyball.errors import FlyballError
 from flyball.events import Event, Events
-from flyball.governor import pins, warnings
+from flyball.governor import news, pins, warnings
 from flyball.governor.constraints import check
 from flyball.governor.insight import Insight
 from flyball.governor.journal import Entry, Journal
@@ -304,15 +304,7 @@ class Governor:
 
     def _conclude(self, name: str, seen: LadderView, view: View) -> None:
         """What came of the last change, once there was time for it to show."""
-        figures: Mapping[str, float | None] = {
-            "latency_p95_s": seen.seen.p95_s,
-            "late": seen.seen.window_late,
-            "work_mean_s": seen.seen.work_mean_s,
-            "power_w": view.machine.power_w,
-            "temperature_c": max(view.machine.zones.values(), default=None),
-        }
-        known = {key: value for key, value in figures.items() if value is not None}
-        self._journal(name).conclude(seen.active or "", view.now_s - OUTCOME_S, known)
+        self._journal(name).conclude(seen.active or "", view.now_s - OUTCOME_S, news.outcome(seen, view))
 
     # ------------------------------------------------------------------------------------------------ telling
 
@@ -325,29 +317,8 @@ class Governor:
         steady = max(rules.up_windows, rules.of_windows)
         if not self._journal(ladder.name).keep(Entry(decision=decision, health=health), steady):
             return
-        move = f"{decision.source} -> {decision.target}" if decision.source != decision.target else decision.source
-        failure = f" ({decision.error})" if decision.error else ""
-        level = logging.WARNING if decision.error else logging.INFO
-        log.log(level, "%s: %s: %s%s", ladder.name, move or "no rung", decision.reason, failure)
-        broken = any(c.broken for c in checks)
-        self._events.publish(
-            Event(
-                kind="decision",
-                t_s=decision.t_s,
-                message=decision.reason + failure,
-                ladder=decision.ladder,
-                severity="warning" if decision.error or broken else "info",
-                detail={
-                    "action": decision.action,
-                    "from": decision.source,
-                    "to": decision.target,
-                    "binding": decision.binding,
-                    "acted": decision.acted,
-                    "error": decision.error,
-                    "health": health,
-                },
-            )
-        )
+        log.log(logging.WARNING if decision.error else logging.INFO, "%s", news.headline(decision))
+        self._events.publish(news.decided(decision, health, any(c.broken for c in checks)))
 
     def _order(self, ladder: str, source: str, rung: str, reason: str) -> Decision:
         return Decision(

@@ -42,10 +42,10 @@ class Shelf:
 
     def _read(self, ladder: LadderFolder, configured: str) -> Mapping[str, Figures]:
         path = Path(configured) if configured else self._folder / f"{ladder.name}.json"
-        if not configured and not path.exists():
-            log.info("no profile of %s: `flyball bench` measures one, for %s", ladder.name, path)
-            return {}
         try:
+            if not configured and not path.exists():
+                log.info("no profile of %s: `flyball bench` measures one, for %s", ladder.name, path)
+                return {}
             document = load(path)
             found, problems = figures(document, content_hash(ladder), self._power_mode)
         except (ConfigError, OSError) as error:

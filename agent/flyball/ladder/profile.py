@@ -26,9 +26,11 @@ from flyball.ports import Scope
 SCHEMA = 1
 Scenario = Literal["single", "multi", "server", "offline"]
 
-NotNegative = Annotated[float, Meta(ge=0)]
-Positive = Annotated[float, Meta(gt=0)]
-Count = Annotated[int, Meta(ge=0)]
+MOST_BYTES = 8 << 20  # of a file; a rung takes 2 KiB
+# Every figure has an end: what is beyond it was not measured, and whoever computes with it must not meet infinity.
+NotNegative = Annotated[float, Meta(ge=0, le=1e15)]
+Positive = Annotated[float, Meta(gt=0, le=1e15)]
+Count = Annotated[int, Meta(ge=0, le=10**15)]
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
@@ -213,11 +215,18 @@ def load(path: Path) -> Profile:
 
 def _read(path: Path, problems: list[str]) -> Any:
     try:
-        return msgspec.json.decode(path.read_bytes())
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            problems.append(f"{path}: larger than {MOST_BYTES >> 20} MiB, which no profile is")
+            return None
+        return msgspec.json.decode(content)
     except OSError as error:
         problems.append(f"{path}: cannot be read: {error.strerror}")
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         problems.append(f"{path}: not JSON: {error}")
+    except RecursionError:
+        problems.append(f"{path}: not a profile: lists or objects are too deep inside each other")
     return None
 
 

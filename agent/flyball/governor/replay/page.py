@@ -19,6 +19,7 @@ from flyball.plots import SERIES, STYLE, Line, lines
 POINTS = 600
 MOST_CHANGES = 200
 _HOURS_FROM_S = 3 * 3600.0
+_TEXT = ' style="text-align: left; white-space: normal"'  # sentences, which the style of figures would not break
 
 Values = Sequence[float | None]
 Fold = Callable[[Sequence[float]], float]
@@ -158,12 +159,13 @@ def _changes(run: Run, name: str) -> list[str]:
     start_s = run.trace.steps[0].t_s
     rows = "".join(
         f"<tr><td>{(c.t_s - start_s) / 60.0:.1f}</td><td>{escape(c.source or '-')}</td><td>{escape(c.target)}</td>"
-        f"<td>{escape(c.binding)}</td><td>{escape(c.reason + (f' (failed: {c.error})' if c.error else ''))}</td></tr>"
+        f"<td>{escape(c.binding)}</td>"
+        f"<td{_TEXT}>{escape(c.reason + (f' (failed: {c.error})' if c.error else ''))}</td></tr>"
         for c in run.changes[:MOST_CHANGES]
     )
     more = len(run.changes) - MOST_CHANGES
     note = f'<p class="dim">and {more} more</p>' if more > 0 else ""
-    heads = "".join(f"<th>{head}</th>" for head in ("min", "from", "to", "binding", "reason"))
+    heads = "".join(f"<th>{head}</th>" for head in ("min", "from", "to", "binding")) + f"<th{_TEXT}>reason</th>"
     table = f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
     return [f"<h2>Changes of rung: {escape(name)}</h2>", f'<div class="wide">{table}</div>{note}']
 

@@ -1,4 +1,4 @@
-"""A machine made of numbers that meets a trace: its queue, heat, memory, power and accelerators.
+"""A machine made of numbers that meets a trace: its queue, memory and accelerators; heat and power are body.py's.
 
 trace period + noise -> advance -> Period (what happened), and view() -> senses.py -> values.View (what is seen of it)
 
@@ -24,6 +24,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from flyball.governor.replay.body import Body
+from flyball.governor.replay.period import Period
 from flyball.governor.replay.sample import Sample
 from flyball.governor.replay.senses import Moment, Senses
 from flyball.governor.replay.trace import Model, Step, Trace
@@ -33,35 +35,10 @@ WINDOW_S = 5.0
 RESIDENT_S = 0.02  # a switch to a rung that is open already
 LOADING_SLOWS = 1.15  # the old rung, while another loads beside it
 LOST_LOADS = 3.0  # loading on an accelerator that had gone
-THROTTLED_CLOCK, COOLER_C = 0.6, 5.0
 STANDBYS, STANDBY_BYTES = 2, 256.0 * (1 << 20)
 RESERVE_BYTES = 64.0 * (1 << 20)  # where the trace has no limit of its own
 RECLAIM_SHARE, RECLAIM_SLOWS = 0.75, 3.0  # of that reserve; below it pages are written out and read back
 RECLAIM_PRESSURE = 0.3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Period:
-    """What happened in one. `power_w` is the mean, `joules` what inferences and loading took beyond idle, `temp_c` as
-    it is at the end; `rung` answers then. `accuracy` is summed over answers. Late answers are answers too."""
-
-    t_s: float
-    rung: str | None
-    arrivals: int
-    answered: int
-    late: int
-    refused: int
-    accuracy: float
-    accuracy_on_time: float
-    joules: float
-    power_w: float
-    temp_c: float
-    throttled: bool
-    available_bytes: float
-
-    @property
-    def missed(self) -> int:
-        return self.late + self.refused
 
 
 @dataclass(slots=True)
@@ -96,7 +73,6 @@ class Plant:
         self._board, self._period_s = header.board, header.period_s
         self._limit_s = header.limits.deadline_s if header.limits.deadline_s is not None else math.inf
         self._reserve = header.limits.memory_available_bytes or RESERVE_BYTES
-        self._cooling = 1.0 - math.exp(-header.period_s / header.board.tau_s)
         self.active: Model | None = header.rungs[0]
         self._standby: list[Model] = []
         self.pending: _Pending | None = None
@@ -104,8 +80,7 @@ class Plant:
         self._lost: tuple[str, ...] = ()
         self._reload: set[str] = set()
         self._free: dict[str, float] = {}
-        self.temp_c = trace.steps[0].ambient_c + header.board.idle_rise_c
-        self.throttled = False
+        self._body = Body(header.board, header.period_s, trace.steps[0].ambient_c)
         self._i = -1
         self._load_joules = 0.0
         self._latencies: deque[list[float]] = deque([[]], maxlen=max(1, round(window_s / header.period_s)))
@@ -113,7 +88,6 @@ class Plant:
         self._works: list[float] = []
         self._last = _Tally()
         self._arrivals = 0
-        self._power_w = header.board.idle_w
         self._available = header.board.memory_bytes
         self._senses = Senses(trace, sample)
 
@@ -133,7 +107,7 @@ class Plant:
         self._turned_away.append(0)
         self._works = []
         pending = self.pending
-        throttled = self.throttled
+        throttled = self._body.throttled
         if pending is None or pending.ready_s >= end_s:
             self._serve(step, times, normals, tally)
         else:
@@ -143,7 +117,7 @@ class Plant:
             self._serve(step, times[split:], normals[split:], tally)
         joules = tally.joules + self._load_joules
         self._load_joules = 0.0
-        self._heat(step, joules)
+        self._body.spend(joules, step)
         self._last, self._arrivals = tally, last - first
         return Period(
             t_s=begin_s,
@@ -155,8 +129,8 @@ class Plant:
             accuracy=tally.accuracy,
             accuracy_on_time=tally.on_time,
             joules=joules,
-            power_w=self._power_w,
-            temp_c=self.temp_c,
+            power_w=self._body.power_w,
+            temp_c=self._body.temp_c,
             throttled=throttled,
             available_bytes=self._available,
         )
@@ -176,6 +150,7 @@ class Plant:
 
     def view(self) -> View:
         """What sensors say after the last period."""
+        body = self._body
         return self._senses.view(
             self._i,
             Moment(
@@ -183,10 +158,10 @@ class Plant:
                 active=self.active.name if self.active is not None else None,
                 standby=tuple(m.name for m in self._standby),
                 lost=self._lost,
-                temp_c=self.temp_c,
-                clock=THROTTLED_CLOCK if self.throttled else 1.0,
-                throttled=self.throttled,
-                power_w=self._power_w,
+                temp_c=body.temp_c,
+                clock=body.clock,
+                throttled=body.throttled,
+                power_w=body.power_w,
                 available_bytes=self._available,
                 pressure=RECLAIM_PRESSURE if self._available < RECLAIM_SHARE * self._reserve else 0.0,
                 arrivals=self._arrivals,
@@ -199,6 +174,10 @@ class Plant:
             ),
         )
 
+    def latencies(self) -> list[float]:
+        """Of the active rung's answers in the window, the oldest first; seconds."""
+        return [latency_s for part in self._latencies for latency_s in part]
+
     @property
     def now_s(self) -> float:
         return self.trace.steps[self._i].t_s + self._period_s
@@ -210,7 +189,7 @@ class Plant:
         if not resident:
             took_s = target.load_s * target.slowed(step.contention)[0]
             took_s *= LOST_LOADS if target.name in self._reload else 1.0
-            took_s /= THROTTLED_CLOCK if self.throttled else 1.0
+            took_s /= self._body.clock
             self._load_joules += target.load_s * self._board.core_w
             self._reload.discard(target.name)
         need = 0.0 if resident else target.rss_bytes
@@ -285,8 +264,7 @@ class Plant:
         tally.busy_s += sum(done[before:])
 
     def _slower(self) -> float:
-        slower = 1.0 / THROTTLED_CLOCK if self.throttled else 1.0
-        return slower * (RECLAIM_SLOWS if self._available < RECLAIM_SHARE * self._reserve else 1.0)
+        return (1.0 / self._body.clock) * (RECLAIM_SLOWS if self._available < RECLAIM_SHARE * self._reserve else 1.0)
 
     def _lose(self, step: Step) -> None:
         gone = set(step.lost) - set(self._lost)
@@ -316,16 +294,3 @@ class Plant:
                 break
             kept -= self._standby.pop().rss_bytes
         return max(available - kept, 0.0)
-
-    def _heat(self, step: Step, joules: float) -> None:
-        board = self._board
-        own_w = joules / self._period_s
-        room_w = board.busy_w - board.idle_w
-        others_w = room_w * min(1.0, step.contention) * (THROTTLED_CLOCK if self.throttled else 1.0)
-        self._power_w = board.idle_w + own_w + min(others_w, max(room_w - own_w, 0.0))
-        settles_c = step.ambient_c + board.idle_rise_c + board.r_kw * (self._power_w - board.idle_w)
-        self.temp_c += (settles_c - self.temp_c) * self._cooling
-        if self.temp_c > board.throttle_c:
-            self.throttled = True
-        elif self.temp_c < board.throttle_c - COOLER_C:
-            self.throttled = False

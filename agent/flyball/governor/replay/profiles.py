@@ -11,11 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from flyball.errors import ConfigError
-from flyball.governor.replay.trace import Board, Model
+from flyball.governor.replay.trace import UNREADABLE, Board, Model, NotNegative, Positive
 
 MIB = 1 << 20
 IDLE_W, BUSY_W, CPUS = 6.1, 12.1, 2  # estimated
@@ -59,20 +61,20 @@ _NAMES = {"mobilenet": "mobilenets"}
 
 
 class _Level(msgspec.Struct, frozen=True, kw_only=True):
-    burners_per_core: float
-    work_mean_s: float
-    work_p50_s: float
-    work_p95_s: float
+    burners_per_core: NotNegative
+    work_mean_s: Positive
+    work_p50_s: Positive
+    work_p95_s: Positive
 
 
 class _Rung(msgspec.Struct, frozen=True, kw_only=True):
     ladder: str
     rung: str
-    accuracy: float | None
-    open_s: float
-    rss_bytes: int | None
-    joules: float
-    levels: tuple[_Level, ...]
+    accuracy: Annotated[float, Meta(ge=0, le=1)] | None
+    open_s: NotNegative
+    rss_bytes: Annotated[int, Meta(ge=0, le=10**15)] | None
+    joules: NotNegative
+    levels: Annotated[tuple[_Level, ...], Meta(min_length=1)]
 
 
 class _Contention(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,12 +87,16 @@ def measured(path: Path) -> dict[str, tuple[Model, ...]]:
         found = msgspec.json.decode(path.read_bytes(), type=_Contention)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise ConfigError(f"{path}: not what bench/contention.py --write gives: {error}") from None
     ladders: dict[str, list[Model]] = {}
     for rung in found.rungs:
         if rung.accuracy is not None:
-            ladders.setdefault(_NAMES.get(rung.ladder, rung.ladder), []).append(_model(rung, rung.accuracy))
+            try:
+                model = _model(rung, rung.accuracy)
+            except ValueError as error:  # Model's own checks
+                raise ConfigError(f"{path}: {rung.rung}: {error}") from None
+            ladders.setdefault(_NAMES.get(rung.ladder, rung.ladder), []).append(model)
     return {name: tuple(sorted(rungs, key=lambda r: -r.accuracy)) for name, rungs in ladders.items()}
 
 

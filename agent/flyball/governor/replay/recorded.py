@@ -16,6 +16,7 @@ import msgspec
 
 from flyball.config import Governor as Rules
 from flyball.errors import ConfigError
+from flyball.governor.constraints import Stated, mistakes
 from flyball.governor.policy import decide
 from flyball.governor.recording import SCHEMA, Begun, Done, Ended, Line, Looked
 from flyball.governor.replay.trace import UNREADABLE, read_lines, unusable
@@ -24,6 +25,18 @@ from flyball.governor.state import State
 from flyball.ports import Decision
 
 LOOK_EVERY = 500  # lines between two calls of `progress`
+
+
+class _Named(Stated, frozen=True, kw_only=True):
+    name: str
+
+
+class _View(msgspec.Struct, frozen=True, kw_only=True):
+    ladders: tuple[_Named, ...] = ()
+
+
+class _Look(msgspec.Struct, frozen=True, kw_only=True):
+    view: _View
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +92,9 @@ def check(path: Path, progress: Callable[[float], None] | None = None) -> Checke
         elif not begun:
             raise ConfigError(f'{path}:{number}: expected a line with "kind": "begun" first')
         elif isinstance(line, Looked):
+            wrong = _wrong_limits(text)
+            if wrong:
+                raise unusable(path, [f"{path}:{number}: {mistake}" for mistake in wrong])
             looks += 1
             times.append(line.view.now_s)
             try:
@@ -104,6 +120,11 @@ def check(path: Path, progress: Callable[[float], None] | None = None) -> Checke
         raise ConfigError(f"{path}: nothing was recorded after the first line")
     return Checked(looks=looks, decisions=decisions, changes=changes, seconds=times[-1] - times[0],
                    differs=tuple(differs), cut=cut, ended=ended)  # fmt: skip
+
+
+def _wrong_limits(line: bytes) -> list[str]:
+    view = msgspec.json.decode(line, type=_Look).view
+    return [f"ladder {ladder.name}: {mistake}" for ladder in view.ladders for mistake in mistakes(ladder.limits)]
 
 
 def same(then: Decision, now: Decision | None) -> bool:

@@ -24,7 +24,8 @@ from flyball.config import Governor as Rules
 from flyball.errors import ConfigError
 from flyball.governor.replay import oracle
 from flyball.governor.replay.baselines import Hysteresis, Path, Pid, Static, Threshold
-from flyball.governor.replay.plant import Period, Plant
+from flyball.governor.replay.period import Period
+from flyball.governor.replay.plant import Plant
 from flyball.governor.replay.policies import Governed, Policy
 from flyball.governor.replay.sample import Sample, draw
 from flyball.governor.replay.trace import Trace

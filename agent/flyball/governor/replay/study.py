@@ -13,14 +13,18 @@ from dataclasses import dataclass
 import msgspec
 
 from flyball.config import Governor as Rules
+from flyball.errors import ConfigError
 from flyball.governor.replay.baselines import Hysteresis
 from flyball.governor.replay.oracle import aim_of
 from flyball.governor.replay.run import POLICIES, TUNED, Run, policy, run
 from flyball.governor.replay.sample import draw
 from flyball.governor.replay.score import Score, score
 from flyball.governor.replay.trace import Trace
+from flyball.governor.values import LARGEST, SHORTEST_S
 
 ORACLE = "oracle"
+LEAST = SHORTEST_S  # seconds, watts; a trace file takes no less either
+AMBIENT_C = (-273.0, 1000.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +76,12 @@ def changed(
     trace: Trace, deadline_s: float | None = None, ambient_c: float | None = None, power_cap_w: float | None = None
 ) -> Trace:
     """The same requests and the same load, under another deadline, ambient or cap (None: as it was). An ambient and a
-    cap hold from beginning to end."""
+    cap hold from beginning to end. Raises ConfigError for what cannot be a limit, and would silently be none."""
+    wishes = (("deadline_s", deadline_s, LEAST, LARGEST), ("ambient_c", ambient_c, *AMBIENT_C),
+              ("power_cap_w", power_cap_w, LEAST, LARGEST))  # fmt: skip
+    for name, value, low, high in wishes:
+        if value is not None and not low <= value <= high:
+            raise ConfigError(f"{name}: expected {low:g} to {high:g}, found {value:g}")
     header, steps = trace.header, trace.steps
     if deadline_s is not None:
         header = msgspec.structs.replace(header, limits=msgspec.structs.replace(header.limits, deadline_s=deadline_s))

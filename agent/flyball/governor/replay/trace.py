@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Meta
 
 from flyball.errors import ConfigError
+from flyball.governor.constraints import Stated, mistakes
 from flyball.governor.values import LARGEST, Limits
 
 SCHEMA = 1
@@ -156,6 +157,9 @@ def load(path: Path) -> Trace:
     header = decode(lines[0][1], Header, f"{path}:{lines[0][0]}", problems) if lines else None
     if not lines:
         problems.append(f"{path}: empty; expected a header line and one line for each period")
+    if header is not None:
+        stated = msgspec.json.decode(lines[0][1], type=Stated)
+        problems += [f"{path}:{lines[0][0]}: {mistake}" for mistake in mistakes(stated.limits)]
     steps: dict[int, Step] = {}
     for number, line in lines[1:]:
         step = decode(line, Step, f"{path}:{number}", problems)

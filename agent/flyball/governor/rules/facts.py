@@ -12,6 +12,8 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from flyball.governor.values import LARGEST
+
 
 @dataclass(frozen=True, slots=True)
 class Unit:
@@ -27,12 +29,13 @@ PLAIN = ""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dimension:
-    """`units` by name; PLAIN among them says that a number may stand without one. Bounds are in the base unit."""
+    """`units` by name; PLAIN among them says that a number may stand without one. Bounds are in the base unit; what is
+    above LARGEST is taken for unknown, so that a comparison with it would never hold."""
 
     base: str
     units: Mapping[str, Unit]
     low: float = 0.0
-    high: float = math.inf
+    high: float = LARGEST
 
     def expected(self) -> str:
         """Such as "ms, s, min or h"."""

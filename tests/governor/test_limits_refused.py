@@ -1,0 +1,220 @@
+"""A limit that cannot be one is refused wherever it comes in, with its place: never is it "no limit" in silence."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+from made_traces import made
+
+from flyball import config
+from flyball.config import Governor as Rules
+from flyball.errors import ConfigError, MessageError
+from flyball.governor.constraints import mistakes
+from flyball.governor.recording import Begun, Looked
+from flyball.governor.replay.recorded import check
+from flyball.governor.replay.study import changed
+from flyball.governor.replay.trace import load, save
+from flyball.governor.rules import RuleError, parse
+from flyball.governor.state import State
+from flyball.governor.values import LadderView, Limits, View, limits_of
+from flyball.uplink.configuring import Configuring, Tables
+from flyball.uplink.handlers import PolicyArgs
+from flyball.uplink.messages import decode
+from flyball.uplink.twin import Twin
+
+FLYBALL = Path(sys.executable).with_name("flyball")
+LADDERS = ("latency_p95_ms", "deadline_ms", "temperature_c", "memory_available_mib", "accuracy")
+MACHINES = (*LADDERS, "power_w", "energy_wh_per_h")
+WRONG = ("-1", "0", "-1e-9", "nan", "inf", "-inf", "1e16", "10000000000000000")
+
+
+# ------------------------------------------------------------------------------------------- the configuration file
+
+
+@pytest.mark.parametrize("value", WRONG)
+@pytest.mark.parametrize(
+    ("table", "name"),
+    [*(("governor", name) for name in MACHINES), *(("ladder.cats", name) for name in LADDERS)],
+)
+def test_of_the_configuration_with_file_and_key(tmp_path: Path, table: str, name: str, value: str) -> None:
+    file = tmp_path / "flyball.toml"
+    file.write_text(f"[{table}.limits]\n{name} = {value}\n")
+    with pytest.raises(ConfigError) as caught:
+        config.load(file)
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"{file}: {table}.limits.{name}: expected a number above 0, at most "), problem
+    assert ", found " in problem
+
+
+@pytest.mark.parametrize("name", [name for name in MACHINES if name not in ("accuracy", "memory_available_mib")])
+def test_the_largest_that_the_configuration_takes_is_a_limit(name: str) -> None:
+    settings = config.Config(governor=config.Governor(limits=config.Limits(**{name: 1e9})))
+    found = msgspec.structs.asdict(limits_of(settings, "cats"))
+    fields = {"latency_p95_ms": "deadline_s", "deadline_ms": "deadline_s", "energy_wh_per_h": "energy_j_per_h"}
+    assert found[fields.get(name, name)] > 0
+
+
+# ------------------------------------------------------------------------------------------------------- the fleet
+
+
+class Machine:
+    """Implements configuring.Configurable over a real file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.applied: list[Tables] = []
+
+    def examine(self, overlay: Tables) -> Sequence[str]:
+        try:
+            config.load(self.file, overlay=overlay)
+        except ConfigError as error:
+            return error.problems
+        return ()
+
+    async def apply(self, overlay: Tables) -> None:
+        self.applied.append(overlay)
+
+    def unwell(self) -> Collection[str]:
+        return ()
+
+
+class Documents:
+    """Implements configuring.Documents."""
+
+    def __init__(self) -> None:
+        self.bodies: dict[str, bytes] = {}
+
+    async def document(self, name: str) -> bytes | None:
+        return self.bodies.get(name)
+
+    async def save_document(self, name: str, body: bytes) -> None:
+        self.bodies[name] = body
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("value", [-1, 0, 1e16, 10**18])
+@pytest.mark.parametrize("key", ["governor.limits.power_w", "ladder.cats.limits.deadline_ms"])
+async def test_of_the_desired_document_with_its_key(tmp_path: Path, key: str, value: float) -> None:
+    (tmp_path / "flyball.toml").write_text("")
+    machine, documents = Machine(tmp_path / "flyball.toml"), Documents()
+    twin = Twin(Configuring(machine, documents, trial_s=0.01), documents)
+    await twin.take(json.dumps({"version": 1, "doc": {"config": {key: value}}}).encode())
+    report = await twin.report("e")
+    (error,) = report.errors
+    assert error.key == f"config.{key}"
+    assert "expected a number above 0, at most 1000000000, found" in error.message
+    assert (report.refused_version, machine.applied) == (1, [])
+
+
+@pytest.mark.parametrize("name", MACHINES)
+@pytest.mark.parametrize("value", ["-1", "0", "1e16"])
+def test_of_an_order_with_its_name(name: str, value: str) -> None:
+    with pytest.raises(MessageError, match=name):
+        decode(f'{{"{name}": {value}}}'.encode(), PolicyArgs)
+
+
+# ----------------------------------------------------------------------------------------------------------- rules
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("when power > -1 W then step_down", "power is never below 0"),
+        ("when power > 1e16 W then step_down", "power is never above 1e+15, so that this says nothing"),
+        ("when latency_p95 > 1e15 h then step_down", "latency_p95 is never above 1e+15"),
+        ("when memory_available < 1e9 GiB then step_down", "memory_available is never above 1e+15"),
+        ("when temperature > 1e20 C then step_down", "temperature is never above 1e+15"),
+        ("when throttled for 1e18 s then step_down", "a duration is never above 1e+15"),
+        ("when throttled for -1 s then step_down", "a duration is never below 0"),
+    ],
+)
+def test_of_a_rule_with_its_column(text: str, what: str) -> None:
+    with pytest.raises(RuleError) as caught:
+        parse(text)
+    assert caught.value.what.startswith(what)
+    assert text[caught.value.column].isdigit() or text[caught.value.column] == "-"
+
+
+# ------------------------------------------------------------------------------------------- traces and recordings
+
+FIELDS = ("deadline_s", "temperature_c", "memory_available_bytes", "power_w", "energy_j_per_h", "accuracy")
+
+
+@pytest.mark.parametrize("value", [-1.0, -1e-300, 1.1e15, 1e300])
+@pytest.mark.parametrize("name", FIELDS)
+def test_of_a_trace_with_its_line(tmp_path: Path, name: str, value: float) -> None:
+    file = tmp_path / "trace.jsonl"
+    save(made([{}] * 3), file)
+    head, *rest = file.read_text().splitlines()
+    file.write_text("\n".join([json.dumps({**json.loads(head), "limits": {name: value}}), *rest]))
+    with pytest.raises(ConfigError) as caught:
+        load(file)
+    assert f"trace.jsonl:1: limits.{name}: expected 0 to " in str(caught.value)
+    assert "without a limit, leave it out" in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [-1.0, 1.1e15])
+@pytest.mark.parametrize("name", FIELDS)
+def test_of_a_recording_with_its_line_and_ladder(tmp_path: Path, name: str, value: float) -> None:
+    begun = Begun(schema=1, flyball="0", board="", rules=Rules(), state=State())
+    view = View(now_s=1.0, wall_s=1.0, ladders=(LadderView(name="cats", active=None, rungs=()),))
+    look = json.loads(msgspec.json.encode(Looked(view=view, decisions=())))
+    file = tmp_path / "recorded.jsonl"
+    file.write_bytes(msgspec.json.encode(begun) + b"\n" + json.dumps(look).encode())
+    assert check(file).looks == 1
+    look["view"]["ladders"][0]["limits"][name] = value
+    file.write_bytes(msgspec.json.encode(begun) + b"\n" + json.dumps(look).encode())
+    with pytest.raises(ConfigError, match=rf"recorded\.jsonl:2: ladder cats: limits\.{name}: expected 0 to "):
+        check(file)
+
+
+def test_what_no_limit_forgets_is_no_mistake() -> None:
+    for limits in (Limits(), Limits(deadline_s=1e-9, power_w=1e15, accuracy=1.0)):
+        assert mistakes(msgspec.structs.asdict(limits)) == []
+    assert len(mistakes({"deadline_s": float("nan"), "power_w": float("inf")})) == 2
+
+
+# --------------------------------------------------------------------------------------------------------- what-if
+
+
+@pytest.mark.parametrize("value", [-1.0, 0.0, 1.1e15, float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["deadline_s", "power_cap_w"])
+def test_of_what_is_changed_in_a_trace(name: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=f"{name}: expected 1e-09 to 1e"):
+        changed(made([{}]), **{name: value})
+
+
+@pytest.mark.parametrize("value", [-274.0, 1001.0, float("nan")])
+def test_of_an_ambient_that_is_none(value: float) -> None:
+    with pytest.raises(ConfigError, match="ambient_c: expected -273 to 1000"):
+        changed(made([{}]), ambient_c=value)
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "value", "said"),
+    [
+        ("what-if", "--deadline", "-20ms", "expected 20ms or 0.1s"),
+        ("what-if", "--deadline", "nan", "expected 20ms or 0.1s"),
+        ("what-if", "--deadline", "9999999999999999s", "expected 1e-06 to 1e+09 s, such as 20ms or 0.1s"),
+        ("what-if", "--power-cap", "-7W", "expected 7W"),
+        ("what-if", "--power-cap", "9999999999999999", "expected 1e-06 to 1e+09 W, such as 7W"),
+        ("what-if", "--ambient", "nan", "90"),
+        ("what-if", "--ambient", "-300", "-40"),
+        ("record", "--seconds", "nan", "greater than or equal to 1"),
+        ("record", "--max-mib", "nan", "greater than or equal to 0.01"),
+    ],
+)
+def test_of_the_command_line_with_its_option(tmp_path: Path, command: str, option: str, value: str, said: str) -> None:
+    place = "steady" if command == "what-if" else str(tmp_path / "recorded.jsonl")
+    done = subprocess.run([FLYBALL, command, place, f"{option}={value}"], capture_output=True, text=True, timeout=60)
+    told = " ".join(done.stderr.replace("│", " ").split())
+    assert done.returncode == 2, done.stdout + told
+    assert option in told
+    assert said in told
+    assert list(tmp_path.iterdir()) == []
