@@ -28,6 +28,7 @@ OVERLAY = Path("what the fleet has set")  # where a file's name would stand
 # Every number has an end: TOML knows inf, and what is computed with it (windows, sleeps, queues) does not. 1e9 seconds
 # are 32 years; MiB, watts and milliseconds come nowhere near it either.
 Positive = Annotated[float, Meta(gt=0, le=1e9)]
+Mebibytes = Annotated[float, Meta(gt=0, le=1e8)]  # in bytes it is still a number that the governor takes
 NotNegative = Annotated[float, Meta(ge=0, le=1e9)]
 Count = Annotated[int, Meta(ge=1, le=4096)]
 Identifier = Annotated[
@@ -185,7 +186,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     deadline_ms: Positive | None = None
     quantile: Annotated[float, Meta(ge=0.5, le=0.9999)] = 0.95  # of `deadline_ms`
     temperature_c: Positive | None = 85.0
-    memory_available_mib: Positive | None = 64.0
+    memory_available_mib: Mebibytes | None = 64.0
     power_w: Positive | None = None
     energy_wh_per_h: Positive | None = None
     accuracy: Annotated[float, Meta(gt=0, le=1)] | None = None  # beside the ladder's own floor
@@ -306,7 +307,7 @@ class LadderLimits(msgspec.Struct, frozen=True, kw_only=True):
     deadline_ms: Positive | None = None
     quantile: Annotated[float, Meta(ge=0.5, le=0.9999)] | None = None  # of `deadline_ms`
     temperature_c: Positive | None = None
-    memory_available_mib: Positive | None = None
+    memory_available_mib: Mebibytes | None = None
     accuracy: Annotated[float, Meta(gt=0, le=1)] | None = None
 
     def __post_init__(self) -> None:

@@ -26,6 +26,7 @@ AUTO = "auto"
 Text = Annotated[str, Meta(max_length=4096)]
 Name = Annotated[str, Meta(min_length=1, max_length=64)]
 Positive = Annotated[float, Meta(gt=0, le=1e9)]
+Mebibytes = Annotated[float, Meta(gt=0, le=1e8)]  # in bytes it is still a number that the governor takes
 Share = Annotated[float, Meta(gt=0, le=1)]
 Seconds = Annotated[float, Meta(gt=0, le=30 * 86400)]
 
@@ -66,7 +67,7 @@ class PolicyArgs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     deadline_ms: Positive | UnsetType | None = UNSET
     quantile: Share | UnsetType | None = UNSET
     temperature_c: Positive | UnsetType | None = UNSET
-    memory_available_mib: Positive | UnsetType | None = UNSET
+    memory_available_mib: Mebibytes | UnsetType | None = UNSET
     accuracy: Share | UnsetType | None = UNSET
     power_w: Positive | UnsetType | None = UNSET  # these two of the whole machine
     energy_wh_per_h: Positive | UnsetType | None = UNSET
