@@ -3,7 +3,7 @@
     python bench/fuzz/run.py [--seconds 600] [--target NAME] [--json FILE]
 
 The seconds are of all targets together. A finding is written to bench/fuzz/findings/NAME-*, and the exit code is 1.
-Needs `pip install atheris` (x86-64; not part of the development set); the same targets run for a few seconds under
+Needs `pip install -e '.[fuzz]'` (x86-64; not part of the development set); the same targets run for a few seconds under
 hypothesis in tests/uplink/test_fuzz_targets.py, without it.
 """
 

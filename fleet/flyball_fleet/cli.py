@@ -145,6 +145,8 @@ def show(
     orders = [(c["id"], c["type"], plain(c["state"]), plain(c["reason"]) or "-") for c in more.get("commands", [])]
     if orders:
         print_table(("!order", "type", "state", "why"), orders)
+    if row.orders_dropped or row.results_dropped:
+        out.print(f"no longer kept here: {row.orders_dropped} of its orders, {row.results_dropped} results of orders")
     events = [
         (str(e["seq"]), plain(e["kind"]), e["severity"], plain(e["message"], 500)) for e in more.get("events", [])[:8]
     ]

@@ -32,6 +32,7 @@ MOST_RANGES = 256  # of one gap message
 MOST_EPOCH = 64
 MOST_INFLATED = 256 * 1024  # of all but batches: what is kept of them is kept inflated
 MOST_WORD = 1024  # characters of one cell
+MOST_RESULT = 64 * 1024  # of one command; a device fails a command that gives more
 _MOST_CELL = 2**63  # more is no measurement, and has no place in a float
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")  # of ladders and rungs, as manifests have them
 
@@ -153,6 +154,8 @@ def _command_state(payload: bytes, deflated: bool) -> CommandState:
     state = decode(payload, CommandState, deflated=deflated)
     _epoch(state.epoch)
     _number("rev", state.rev)
+    if len(state.result) > MOST_RESULT:
+        raise MessageError(f"result: {len(state.result)} bytes, expected at most {MOST_RESULT}")
     return state
 
 

@@ -14,6 +14,7 @@ class Limits:
     alarms: int = 64  # of a device
     reasons: int = 1000  # of a device's gaps; the oldest goes, its range stays
     commands: int = 1000  # of a device; the oldest goes
+    result_bytes: int = 1 << 20  # of a device's commands; the oldest result goes, its command stays
     rejected: int = 1000  # in all; the oldest goes
     keep_days: float = 30.0
     keep_bytes: int = 4 << 30

@@ -2,7 +2,7 @@
 
 Address, Terms -> Link.open -> publish, subscribe, acknowledge -> on_message; at the end `lost`, once
 
-paho runs on the caller's event loop (add_reader and add_writer), so one process holds many links without a thread for
+paho runs on the caller's event loop (the uplink's driver), so one process holds many links without a thread for
 each; only name resolution, TCP connect and the TLS handshake are done elsewhere, because they block. Acknowledging is
 the caller's business: not before what was received is safe. Never retries and never decides.
 """
@@ -23,6 +23,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from flyball.errors import LinkError
+from flyball.uplink.driver import Driver
 from flyball_fleet.address import Address
 from flyball_fleet.credentials import password, tls
 
@@ -64,12 +65,12 @@ class Link:
     def __init__(self, client: Client, on_message: Callable[[Link, Message], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._client = client
+        self._driver = Driver(client, self._end, lambda: None)  # deliver() and subscribe() watch the time themselves
         self._on_message = on_message
         self._accepted: asyncio.Future[None] = self._loop.create_future()
         self._lost: asyncio.Future[LinkError] = self._loop.create_future()
         self._answers: dict[tuple[str, int | None], asyncio.Future[Sequence[int]]] = {}
         self._done: dict[int, Callable[[str], None]] = {}
-        self._timer: asyncio.TimerHandle | None = None
         self.session_present = False
         self.receive_maximum = 65535
         self._attach()
@@ -177,24 +178,12 @@ class Link:
 
     def _attach(self) -> None:
         client = self._client
-        sock = client.socket()
-        if sock is None:
-            self._end(LinkError("the broker closed the connection at once"))
-            return
         client.on_connect = self._connected
         client.on_disconnect = self._disconnected
         client.on_message = self._received
         client.on_publish = self._published
         client.on_subscribe = self._subscribed
-        client.on_socket_close = self._forget
-        client.on_socket_register_write = lambda _c, _u, s: self._loop.add_writer(s, self._step, client.loop_write)
-        client.on_socket_unregister_write = self._forget_writer
-        self._loop.add_reader(sock, self._step, self._read)
-        if client.want_write():
-            self._loop.add_writer(sock, self._step, client.loop_write)
-        if isinstance(sock, ssl.SSLSocket):  # CONNACK may have come along with the handshake's last bytes
-            self._loop.call_soon(self._step, self._read)
-        self._keep_alive()
+        self._driver.start()
 
     def _connected(self, _client: Any, _data: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:
         if reason.is_failure:
@@ -236,53 +225,17 @@ class Link:
         if answer is not None and not answer.done():
             answer.set_result([r.value for r in reasons])
 
-    # -------------------------------------------------------------------------------------------------- the event loop
-
-    def _read(self) -> None:
-        self._client.loop_read()
-        sock = self._client.socket()
-        while isinstance(sock, ssl.SSLSocket) and sock.pending():  # the selector knows nothing of these bytes
-            self._client.loop_read()
-            sock = self._client.socket()
-
-    def _step(self, work: Callable[[], object]) -> None:
-        """Lets paho read or write. Its parser raises whatever it likes on bytes that are not MQTT."""
-        try:
-            work()
-        except Exception as error:
-            self._end(LinkError(f"what the broker sends is not MQTT 5 ({type(error).__name__}: {error})"))
-
-    def _keep_alive(self) -> None:
-        if not self.closed:
-            self._timer = self._loop.call_later((self._client.keepalive or 60) / 4, self._keep_alive)
-            self._step(self._client.loop_misc)
-
     def _end(self, error: LinkError) -> None:
         if self._lost.done():
             return
         self._lost.set_result(error)
-        if self._timer is not None:
-            self._timer.cancel()
         self._done.clear()
         waiting: list[asyncio.Future[Any]] = [self._accepted, *self._answers.values()]
         for future in waiting:
             if not future.done():
                 future.set_exception(error)
                 future.exception()  # somebody may have stopped waiting for it
-        client, sock = self._client, self._client.socket()
-        if sock is not None:
-            self._forget(client, None, sock)
-            sock.close()
-        # Nothing may be called from the destructor, and the cycle client -> callback -> link -> client is undone.
-        client.on_socket_close = client.on_socket_register_write = client.on_socket_unregister_write = None
-        client.on_connect = client.on_disconnect = client.on_message = client.on_publish = client.on_subscribe = None
-
-    def _forget(self, _client: Any, _data: Any, sock: Any) -> None:
-        self._loop.remove_reader(sock)
-        self._loop.remove_writer(sock)
-
-    def _forget_writer(self, _client: Any, _data: Any, sock: Any) -> None:
-        self._loop.remove_writer(sock)
+        self._driver.stop()
 
 
 def _connect(address: Address, terms: Terms) -> Client:

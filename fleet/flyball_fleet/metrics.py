@@ -97,6 +97,8 @@ class Exporter(Collector):
             ("device_under_voltage", "1 while the supply's voltage is too low.", _under_voltage),
             ("device_gap_records", "Numbers that the device declared lost.", lambda r: float(r.gap_records)),
             ("device_missing_records", "Numbers neither received nor declared.", lambda r: float(r.missing_records)),
+            ("device_orders_dropped", "Orders that the server kept no longer.", lambda r: float(r.orders_dropped)),
+            ("device_results_dropped", "Results of orders that it kept no longer.", lambda r: float(r.results_dropped)),
         ]
         for name, text, value in own:
             yield _gauge(name, text, ["device"], (((r.device,), value(r)) for r in rows))

@@ -2,8 +2,8 @@
 
 path -> open_writer / reading -> sqlite3.Connection (WAL), or StateError
 
-A file of another version is left alone. Writers commit with synchronous=FULL: what was acknowledged to the broker is
-on the disk.
+A file of an older version is brought up to date by a writer, one of a newer version is left alone. Writers commit with
+synchronous=FULL: what was acknowledged to the broker is on the disk.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import msgspec
 
 from flyball.errors import StateError
 
-VERSION = 1
+VERSION = 2
 BUSY_S = 10.0  # another server of this host commits
 DEFAULT_PATH = Path("/var/lib/flyball-fleet/fleet.db")
 
-TABLES = f"""
+_FIRST = """
 CREATE TABLE device (
   device TEXT PRIMARY KEY, epoch TEXT NOT NULL, session INTEGER NOT NULL, state TEXT NOT NULL, commands TEXT NOT NULL,
   state_at REAL, heard_at REAL, birth BLOB, birth_epoch TEXT, birth_session INTEGER, desc_version INTEGER,
@@ -61,8 +61,14 @@ CREATE TABLE command (
 CREATE TABLE rejected (
   number INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, reason TEXT NOT NULL, size INTEGER NOT NULL,
   received_at REAL NOT NULL);
+"""
+_SINCE_2 = f"""
+ALTER TABLE device ADD COLUMN orders_dropped INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE device ADD COLUMN results_dropped INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE command ADD COLUMN result_dropped_b INTEGER NOT NULL DEFAULT 0;
 PRAGMA user_version = {VERSION};
 """
+TABLES = _FIRST + _SINCE_2
 
 
 def open_writer(path: Path) -> sqlite3.Connection:
@@ -76,9 +82,8 @@ def open_writer(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA synchronous = FULL")
         db.execute("BEGIN IMMEDIATE")  # two servers may begin at once
         found = db.execute("PRAGMA user_version").fetchone()[0]
-        if found == 0:
-            for statement in filter(str.strip, TABLES.split(";")):
-                db.execute(statement)
+        for statement in filter(str.strip, {0: TABLES, 1: _SINCE_2}.get(found, "").split(";")):
+            db.execute(statement)
         db.execute("COMMIT")
     except (OSError, sqlite3.Error) as error:
         raise StateError(f"{path} cannot be opened: {error}") from error
@@ -89,7 +94,7 @@ def _refuse_strangers(db: sqlite3.Connection, path: Path) -> None:
     """Before anything is changed. Raises StateError."""
     found = db.execute("PRAGMA user_version").fetchone()[0]
     tables = db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
-    if found not in (0, VERSION):
+    if not 0 <= found <= VERSION:
         db.close()
         raise StateError(f"{path} has version {found}, this program knows {VERSION}: use the program that wrote it")
     if found == 0 and tables:
@@ -127,7 +132,8 @@ def _open_reader(path: Path) -> sqlite3.Connection:
         raise StateError(f"{path} cannot be read: {error}") from error
     if found != VERSION:
         db.close()
-        raise StateError(f"{path} is no fleet database of version {VERSION} (found {found})")
+        hint = "; start `flyball fleet serve` on it once" if 0 < found < VERSION else ""
+        raise StateError(f"{path} is no fleet database of version {VERSION} (found {found}){hint}")
     db.row_factory = sqlite3.Row
     return db
 

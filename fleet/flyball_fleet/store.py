@@ -29,10 +29,12 @@ from flyball.uplink.messages import (
     TwinDesired,
     TwinReported,
 )
+from flyball_fleet import orders
 from flyball_fleet.intake import Arrival
 from flyball_fleet.limits import Limits
 from flyball_fleet.presence import ALIVE, judge
 from flyball_fleet.registry import Registry
+from flyball_fleet.words import storable
 
 EVENTS = "events"  # the stream that numbers them
 Result = Literal["stored", "duplicate", "outdated"]
@@ -80,7 +82,7 @@ class Store:
         """Kept apart, with the reason; the oldest gives way."""
         cursor = self._db.execute(
             "INSERT INTO rejected (topic, reason, size, received_at) VALUES (?, ?, ?, ?)",
-            (_plain(topic, 200), _plain(reason, 500), size, now),
+            (storable(topic, 200), storable(reason, 500), size, now),
         )
         self._db.execute("DELETE FROM rejected WHERE number <= ?", ((cursor.lastrowid or 0) - self._limits.rejected,))
 
@@ -136,7 +138,7 @@ class Store:
             raise MessageError(f"more than {self._limits.alarms} alarms of one device")
         self._db.execute(
             "INSERT OR REPLACE INTO alarm VALUES (?, ?, ?, ?, ?, ?)",
-            (device, arrival.name, _plain(alarm.message, 2000), alarm.stamp.ts, alarm.stamp.clk, now),
+            (device, arrival.name, storable(alarm.message, 2000), alarm.stamp.ts, alarm.stamp.clk, now),
         )
         return Outcome("stored", device)
 
@@ -157,25 +159,8 @@ class Store:
         device = arrival.device
         if state is None:
             return Outcome("outdated", device)
-        before = self._db.execute(
-            "SELECT epoch, rev FROM command WHERE device = ? AND id = ?", (device, arrival.id)
-        ).fetchone()
-        if before is not None and before[0] == state.epoch and before[1] >= state.rev:
-            return Outcome("duplicate", device)
-        self._db.execute(
-            "INSERT OR REPLACE INTO command VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                device, arrival.id, arrival.name, state.epoch, _plain(state.state, 32), state.rev,
-                _plain(state.step, 200), state.progress, _plain(state.reason, 2000), bytes(state.result), now,
-            ),
-        )  # fmt: skip
-        if before is None:
-            self._db.execute(
-                "DELETE FROM command WHERE device = ? AND id IN (SELECT id FROM command WHERE device = ?"
-                " ORDER BY updated_at DESC LIMIT -1 OFFSET ?)",
-                (device, device, self._limits.commands),
-            )
-        return Outcome("stored", device)
+        kept = orders.keep(self._db, self._limits, device, arrival.name, arrival.id, state, now)
+        return Outcome("stored" if kept else "duplicate", device)
 
     # ------------------------------------------------------------------------------------------------ numbered streams
 
@@ -212,8 +197,8 @@ class Store:
         cursor = self._db.execute(
             "INSERT OR IGNORE INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
-                *key, event.seq, _plain(event.kind, 64), event.severity, _plain(event.ladder, 64),
-                _plain(event.message, 2000), msgspec.json.encode(event), now,
+                *key, event.seq, storable(event.kind, 64), event.severity, storable(event.ladder, 64),
+                storable(event.message, 2000), msgspec.json.encode(event), now,
             ),
         )  # fmt: skip
         if cursor.rowcount:
@@ -236,7 +221,7 @@ class Store:
             self._extend(key, "gap", first, last)
             self._db.execute(
                 "INSERT OR IGNORE INTO gap_reason VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (*key, first, last, _plain(gap.reason, 500), now),
+                (*key, first, last, storable(gap.reason, 500), now),
             )
         self._db.execute(
             "DELETE FROM gap_reason WHERE device = ? AND (epoch, stream, first, last) IN"
@@ -270,8 +255,3 @@ class Store:
         if stream not in streams and len(streams) >= self._limits.streams:
             raise MessageError(f"more than {self._limits.streams} streams of one device")
         self._registry.remember_epoch(device, epoch, 0, now)
-
-
-def _plain(text: str, most: int) -> str:
-    """Cut, and without what SQLite cannot store."""
-    return text[:most].encode("utf-8", "replace").decode()

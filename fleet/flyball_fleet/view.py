@@ -42,6 +42,8 @@ class Row(msgspec.Struct, kw_only=True):
     alarms: dict[str, str] = {}
     gap_records: int = 0
     missing_records: int = 0
+    orders_dropped: int = 0  # more than the server keeps of a device
+    results_dropped: int = 0  # likewise, of orders that it still knows or knew
 
 
 def devices(paths: Sequence[Path], now: float, stale_after_s: float = STALE_AFTER_S) -> list[Row]:
@@ -66,6 +68,8 @@ def _rows(db: sqlite3.Connection, now: float, stale_after_s: float) -> list[Row]
             commands=r["commands"],
             heard_at=r["heard_at"],
             birth=msgspec.json.decode(r["birth"], type=Birth) if r["birth"] else None,
+            orders_dropped=r["orders_dropped"],
+            results_dropped=r["results_dropped"],
         )
         for r in db.execute("SELECT * FROM device")
     }

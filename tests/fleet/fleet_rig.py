@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,11 +12,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 from paho.mqtt.client import CallbackAPIVersion, Client, MQTTv5
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -34,6 +37,7 @@ from flyball.uplink.messages import (
     encode,
 )
 from flyball.uplink.stamp import Stamp
+from real_broker import Mosquitto
 
 STAMP = Stamp(ts=1_800_000_000.0, mono=5.0, boot="boot", clk="synced")
 TENANT = "default"
@@ -195,6 +199,21 @@ class Hand:
 
     def topics(self) -> list[str]:
         return [topic for topic, _ in self.heard]
+
+
+@contextmanager
+def broker(folder: Path) -> Iterator[Mosquitto]:
+    """For a whole module; the fixture `mosquitto` is one for each test."""
+    found = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    if found is None and os.environ.get("FLYBALL_REQUIRE_BROKER") != "1":
+        pytest.skip("mosquitto is not installed; run: sudo apt-get install mosquitto")
+    assert found is not None, "mosquitto is not installed; run: sudo apt-get install mosquitto"
+    made = Mosquitto(found, folder)
+    made.start()
+    try:
+        yield made
+    finally:
+        made.stop()
 
 
 def loads(text: str) -> Any:

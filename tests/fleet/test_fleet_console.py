@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fleet_rig import Hand, Process, ServerProcess, birth, free_port, run_cli, status, telemetry, until
-
-from real_broker import Mosquitto
+from fleet_rig import Hand, Process, ServerProcess, birth, broker, free_port, run_cli, status, telemetry, until
 
 
 @dataclass
@@ -31,18 +29,21 @@ class Fleet:
         return (json.loads(found.stdout) if "--json" in arguments else found.stdout + found.stderr), found.returncode
 
 
-@pytest.fixture
-def fleet(mosquitto: Mosquitto, tmp_path: Path) -> Iterator[Fleet]:
-    db, broker = tmp_path / "fleet.db", f"mqtt://127.0.0.1:{mosquitto.port}"
-    server = ServerProcess(mosquitto.port, db)
-    devices = Process(
-        "simulate", "6", "--rate", "5", "--batch", "0.5s", "--broker", broker, log=tmp_path / "devices.log"
-    )
-    made = Fleet(broker, mosquitto.port, str(db), devices)
-    until(lambda: sum(r["state"] == "ready" and bool(r["record"]) for r in made.run("ls", "--json")[0]) == 6, 30)
-    yield made
-    assert devices.end() == 0, devices.said()
-    assert server.end() == 0, server.said()
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """Six devices that the tests share; each leaves it with those six and no others, but for the last one."""
+    folder = tmp_path_factory.mktemp("console")
+    with broker(folder) as mosquitto:
+        db, address = folder / "fleet.db", f"mqtt://127.0.0.1:{mosquitto.port}"
+        server = ServerProcess(mosquitto.port, db)
+        devices = Process(
+            "simulate", "6", "--rate", "5", "--batch", "0.5s", "--broker", address, log=folder / "devices.log"
+        )
+        made = Fleet(address, mosquitto.port, str(db), devices)
+        until(lambda: sum(r["state"] == "ready" and bool(r["record"]) for r in made.run("ls", "--json")[0]) == 6, 30)
+        yield made
+        assert devices.end() == 0, devices.said()
+        assert server.end() == 0, server.said()
 
 
 def test_groups_and_tags_are_set_and_choose_devices(fleet: Fleet) -> None:
@@ -89,9 +90,10 @@ def test_nobody_answers(fleet: Fleet) -> None:
     told, code = fleet.run("send", "never-seen", "ping", "--timeout", "1s")
     assert (code, "no answer" in told) == (3, True)
     assert time.monotonic() - began < 15
-    with Hand(fleet.port, "flyball/v1/default/never-seen/cmd/+/+/req") as _:
+    with Hand(fleet.port, "flyball/v1/default/never-seen/cmd/+/+/req") as hand:
         told, code = fleet.run("twin set", "never-seen", "groups=a", "--timeout", "1s")
         assert (code, "no report in time" in told) == (3, True)
+        hand.say("never-seen", "twin/desired", b"", retain=True)
 
 
 def test_one_device_is_shown_whole(fleet: Fleet) -> None:
@@ -118,6 +120,21 @@ def test_tables_fit_a_small_terminal(fleet: Fleet) -> None:
     assert {row["device"] for row in json.loads(lines[-1])} == {f"sim-000{i}" for i in range(1, 7)}
 
 
+def test_wrong_usage_and_unreachable_places_have_codes_of_their_own(tmp_path: Path) -> None:
+    nowhere = f"mqtt://127.0.0.1:{free_port()}"
+    for arguments, code, words in (
+        (("send", "@all", "ping", "--broker", nowhere), 3, "no connection"),
+        (("twin", "get", "d1", "--broker", "http://x"), 2, "expected mqtt://"),
+        (("send", "d1", "ping", "echo", "--broker", nowhere), 2, "NAME=VALUE"),
+        (("ls", "--db", str(tmp_path / "none.db")), 3, "is not there"),
+        (("ledger", "--db", str(tmp_path / "none.db")), 3, "is not there"),
+        (("nonsense",), 2, "No such command"),
+    ):
+        found = run_cli(*arguments)
+        assert found.returncode == code, (arguments, found.stderr)
+        assert words in found.stderr, found.stderr
+
+
 def test_the_ledger_adds_up_until_something_is_missing(fleet: Fleet) -> None:
     text, code = fleet.run("ledger")
     assert (code, "adds up" in text) == (0, True), text
@@ -133,18 +150,3 @@ def test_the_ledger_adds_up_until_something_is_missing(fleet: Fleet) -> None:
     assert code == 1
     assert "5 missing: 4-8" in text
     assert "1 of 13 streams do not add up" in text
-
-
-def test_wrong_usage_and_unreachable_places_have_codes_of_their_own(tmp_path: Path) -> None:
-    nowhere = f"mqtt://127.0.0.1:{free_port()}"
-    for arguments, code, words in (
-        (("send", "@all", "ping", "--broker", nowhere), 3, "no connection"),
-        (("twin", "get", "d1", "--broker", "http://x"), 2, "expected mqtt://"),
-        (("send", "d1", "ping", "echo", "--broker", nowhere), 2, "NAME=VALUE"),
-        (("ls", "--db", str(tmp_path / "none.db")), 3, "is not there"),
-        (("ledger", "--db", str(tmp_path / "none.db")), 3, "is not there"),
-        (("nonsense",), 2, "No such command"),
-    ):
-        found = run_cli(*arguments)
-        assert found.returncode == code, (arguments, found.stderr)
-        assert words in found.stderr, found.stderr

@@ -1,4 +1,4 @@
-"""The commands of docs/fleet.md, as they stand there."""
+"""The commands of docs/fleet.md, as they stand there, but for how long they wait."""
 
 from __future__ import annotations
 
@@ -18,10 +18,18 @@ from real_broker import Mosquitto
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs/fleet.md"
 
 
+# A reader is told to wait so long that it is enough anywhere; the test waits for what is waited for.
+ALL_READY = 'until flyball fleet ls --db fleet.db | grep -q "20 devices: 20 ready"; do sleep 0.2; done'
+WAITS = {"sleep 8\n": f"{ALL_READY}\n", "wait %2\n": "kill %2; wait %2\n"}
+
+
 def test_the_commands_work_one_after_another(mosquitto: Mosquitto, tmp_path: Path) -> None:
     blocks = re.findall(r"```sh\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
     assert len(blocks) == 3
     script = "".join(blocks).replace("9109", str(free_port()))
+    for said, done in WAITS.items():
+        assert script.count(said) == 1, said
+        script = script.replace(said, done)
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",

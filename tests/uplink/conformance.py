@@ -30,6 +30,7 @@ ROOT = "flyball/v1/acme"
 DEVICE = "edge-1"
 FINAL = ("rejected", "successful", "failed", "timed_out", "canceled", "expired")
 SECRET = "s3cret-of-this-device"
+COLLECT_S = 2.0  # records collect in memory for so long at most
 ALLOWED = "config,policy,diag,logs,ladder.install,restart"
 PUBLISH = re.compile(rf"Received PUBLISH from {DEVICE} \(d\d, q(\d), r(\d), m\d+, '([^']+)', \.\.\. \((\d+) bytes\)\)")
 
@@ -73,7 +74,9 @@ class Scene:
         command = [sys.executable, str(UPLINK / "whole_daemon.py"), str(port or self.broker.port), str(self.state)]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*command, str(self._marks), "", "0.1", "5", ALLOWED, uplink], stdout=log, stderr=log
+                [*command, str(self._marks), "", "0.1", "5", ALLOWED, uplink, str(COLLECT_S)],
+                stdout=log,
+                stderr=log,
             )
         if ready:
             self.wait("status", lambda d: d["state"] == "ready", since=since)

@@ -115,9 +115,11 @@ class Fleet:
     ) -> Any:
         """The document of the first such message after the first `since` ones."""
         deadline = time.monotonic() + timeout_s
+        looked_at = since
         with self._changed:
             while True:
-                for heard in self.heard[since:]:
+                fresh, looked_at = self.heard[looked_at:], len(self.heard)
+                for heard in fresh:
                     if heard.suffix == suffix and heard.payload and wanted(heard.doc):
                         return heard.doc
                 left_s = deadline - time.monotonic()

@@ -1,4 +1,6 @@
-"""A device in a process of its own, to be killed: marking_device.py PORT STATE_DIR MARKS [PERIOD_S BATCH_RECORDS]
+"""A device in a process of its own, to be killed.
+
+    marking_device.py PORT STATE_DIR MARKS [PERIOD_S BATCH_RECORDS [COLLECT_S]]
 
 Its command `mark` appends its name to the file MARKS, flushed, and then returns, or waits for ever if asked to.
 """
@@ -8,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
-from device_side import make
+from device_side import QUICK, make
 
 from flyball.uplink.commands import Handler, Order
 
@@ -33,9 +36,12 @@ def mark(marks: Path) -> Handler[MarkArgs]:
     return Handler(name="mark", args=MarkArgs, run=run)
 
 
-async def main(port: int, state_dir: Path, marks: Path, period_s: str = "1", batch_records: str = "60") -> None:
+async def main(
+    port: int, state_dir: Path, marks: Path, period_s: str = "1", batch_records: str = "60", collect_s: str = "10"
+) -> None:
     pace = {"telemetry_period_s": float(period_s), "batch_records": int(batch_records)}
-    uplink = make(port, state_dir, handlers=[mark(marks)], **pace)
+    timing = replace(QUICK, collect_s=float(collect_s))
+    uplink = make(port, state_dir, handlers=[mark(marks)], timing=timing, **pace)
     await uplink.start()
     await asyncio.Event().wait()
 

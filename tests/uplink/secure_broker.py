@@ -18,11 +18,11 @@ def certificate(folder: Path, *words: str, days: int | None = None) -> None:
 
 
 def authority(folder: Path, *clients: str) -> None:
-    """A CA, a broker's certificate for localhost, and those of `clients`."""
+    """A CA, a broker's certificate for localhost, and those of `clients`: with '_' in front of the fleet's side."""
     certificate(folder, "ca")
     certificate(folder, "server", "localhost", "127.0.0.1")
     for client in clients:
-        certificate(folder, "client", client)
+        certificate(folder, "fleet" if client.startswith("_") else "client", client)
 
 
 def shipped_lines(pki: Path, tenant: str) -> list[str]:

@@ -93,7 +93,7 @@ async def test_a_certificate_that_ends_soon_is_an_alarm_until_it_is_renewed(
     from test_tls import make_timing
 
     pki = tmp_path / "pki"
-    authority(pki, "fleet")
+    authority(pki, "_fleet")
     certificate(pki, "client", "edge-1", days=3)
     secure(mosquitto, pki)
     own = config.UplinkTls(ca_file=f"{pki}/ca.crt", certificate_file=f"{pki}/edge-1.crt", key_file=f"{pki}/edge-1.key")
@@ -104,7 +104,7 @@ async def test_a_certificate_that_ends_soon_is_an_alarm_until_it_is_renewed(
         broker=f"mqtts://127.0.0.1:{mosquitto.port}",
         tls=own,
     )
-    with Fleet(mosquitto.port, tls=(pki, "fleet")) as fleet:
+    with Fleet(mosquitto.port, tls=(pki, "_fleet")) as fleet:
         await uplink.start()
         try:
             alarm = await fleet.waits("a/certificate")

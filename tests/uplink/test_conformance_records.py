@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from conformance import DEVICE, Scene, meets, scene
+from conformance import COLLECT_S, DEVICE, Scene, meets, scene
 from fleet_side import Heard
 from received import Ledger
 
@@ -69,10 +69,10 @@ def test_sync_sends_what_waits(ready: Scene) -> None:
 def test_what_was_measured_while_the_broker_was_away_comes_late_and_marked(ready: Scene) -> None:
     since, top = ready.now(), max(b["first_seq"] + b["count"] for b in ready.all("t/main"))
     ready.broker.stop()
-    time.sleep(12)  # records collect for 10 s at most
+    time.sleep(COLLECT_S + 2)  # what has collected until now is written down, and more
     ready.broker.start()
     ready.wait("t/main", lambda d: d["hist"] and d["first_seq"] >= top, since, timeout_s=40)
-    ready.wait("t/main", lambda d: not d["hist"] and d["first_seq"] >= top + 100, since, timeout_s=40)
+    ready.wait("t/main", lambda d: not d["hist"] and d["first_seq"] >= top + 40, since, timeout_s=40)
     ready.until(lambda: ledger(ready).adds_up(), 30)
     assert ready.all("gap") == []
 
@@ -83,7 +83,7 @@ def test_a_kill_gives_no_number_out_twice(ready: Scene) -> None:
         since = ready.now()
         ready.wait("t/main", since=since)
         ready.restart()
-    ready.wait("t/main", since=ready.now())
+    ready.until(lambda: ledger(ready).received() > 100, 30)
     ready.until(lambda: ledger(ready).adds_up(), 30)
     found = ledger(ready)
     assert found.streams() == 2  # telemetry and events, of one epoch

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from fleet_side import Fleet
 
-from flyball.uplink.writer import COLLECT_S
 from real_broker import Mosquitto
 
 FINAL = ("successful", "failed")
+COLLECT_S = 1.0
 
 
 class Victim:
@@ -148,14 +148,14 @@ def test_a_kill_loses_nothing_sealed_and_gives_no_number_out_twice(mosquitto: Mo
 
 def test_what_was_acknowledged_and_written_down_does_not_come_again(mosquitto: Mosquitto, victim: Victim) -> None:
     with Fleet(mosquitto.port) as fleet:
-        victim.start(fleet, "0.1", "600")
+        victim.start(fleet, "0.1", "600", str(COLLECT_S))
         fleet.send("sig/sync", expiry_s=60)
         fleet.wait("t/main")
         time.sleep(COLLECT_S + 1.0)
         victim.kill()
         before = numbers_in(fleet)
         since = len(fleet.heard)
-        victim.start(fleet, "0.1", "5")
+        victim.start(fleet, "0.1", "5", str(COLLECT_S))
         assert fleet.wait("t/main", since=since)["first_seq"] == max(before) + 1
         assert fleet.all("gap") == []
 

@@ -5,6 +5,7 @@ import resource
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -75,6 +76,49 @@ def test_unfinished_and_untold_orders_are_found_in_the_order_of_receipt(tmp_path
     file.told("b", failed.rev)
     file.close()
     assert [r.id for r in StateFile(tmp_path).open_orders()] == ["z", "m", "a"]
+
+
+def refused(id: str) -> Row:
+    return commands.refuse(order(id), "no")
+
+
+def test_that_a_refusal_was_told_needs_no_commit_of_its_own(tmp_path: Path) -> None:
+    file = StateFile(tmp_path)
+    file.admit(refused("a"))
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as onlooker:
+
+        def commits() -> int:
+            return int(onlooker.execute("PRAGMA data_version").fetchone()[0])
+
+        before = commits()
+        file.told_soon("a", 1)
+        assert commits() == before
+        file.admit(refused("b"))  # takes it along
+        assert commits() == before + 1
+        assert onlooker.execute("SELECT id, told FROM command ORDER BY id").fetchall() == [("a", 1), ("b", 0)]
+        file.told("b", 1)  # this one is on the disk when it returns
+        assert commits() == before + 2
+        assert onlooker.execute("SELECT told FROM command WHERE id = 'b'").fetchone() == (1,)
+    assert file.open_orders() == ()
+
+
+def test_a_kill_before_it_is_written_down_has_a_refusal_told_once_more(tmp_path: Path) -> None:
+    file = StateFile(tmp_path)
+    file.admit(refused("a"))
+    file.told_soon("a", 1)
+    after = StateFile(tmp_path)  # nobody closed the first one
+    assert after.open_orders() == (refused("a"),)
+    known = after.admit(refused("a"))
+    assert known is not None
+    assert known.state == "rejected"
+
+
+def test_a_good_end_writes_down_what_was_told(tmp_path: Path) -> None:
+    file = StateFile(tmp_path)
+    file.admit(refused("a"))
+    file.told_soon("a", 1)
+    file.close()
+    assert StateFile(tmp_path).open_orders() == ()
 
 
 @given(
@@ -203,7 +247,8 @@ def test_a_file_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_locked_file_raises_and_works_again_afterwards(tmp_path: Path) -> None:
     file = StateFile(tmp_path)
-    file.begin_session({}, NOW)
+    file.admit(refused("c0"))
+    file.told_soon("c0", 1)
     holder = sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     with pytest.raises(StateError, match="locked"):
@@ -211,6 +256,7 @@ def test_a_locked_file_raises_and_works_again_afterwards(tmp_path: Path) -> None
     holder.execute("ROLLBACK")
     holder.close()
     assert file.admit(order("c1")) is None
+    assert [r.id for r in file.open_orders()] == ["c1"]  # that c0 was told outlives the commit that failed
 
 
 def test_a_folder_that_cannot_be_made_is_no_crash(tmp_path: Path) -> None:

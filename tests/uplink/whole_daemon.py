@@ -1,6 +1,6 @@
 """The whole daemon, without a ladder, with one command more: `mark`, whose effects can be counted.
 
-    whole_daemon.py PORT STATE_DIR MARKS ["" PERIOD_S BATCH [ALLOWED,... [UPLINK]]]
+    whole_daemon.py PORT STATE_DIR MARKS ["" PERIOD_S BATCH [ALLOWED,... [UPLINK [COLLECT_S]]]]
 
 The arguments of killing_device.py. Its configuration stands beside STATE_DIR; the commands that it takes are mark, ping
 and the ALLOWED, and UPLINK are more lines of [uplink].
@@ -19,6 +19,7 @@ from marking_device import mark
 
 from flyball import config, daemon
 from flyball.uplink.commands import Handler
+from flyball.uplink.link import Timing
 from flyball.uplink.uplink import Uplink
 
 TRIAL_S = 1
@@ -33,6 +34,7 @@ def main(
     batch: str = "60",
     allowed: str = "",
     uplink: str = "",
+    collect_s: str = "10",
 ) -> int:
     class Marking(Uplink):
         def __init__(self, settings: config.Uplink, *, handlers: Sequence[Handler[Any]], **more: Any) -> None:
@@ -40,7 +42,8 @@ def main(
             allow: Any = (*settings.commands.allow, "mark")
             commands = msgspec.structs.replace(settings.commands, allow=allow)
             settings = msgspec.structs.replace(settings, commands=commands)
-            super().__init__(settings, handlers=(*handlers, mark(Path(marks))), **more)
+            timing = Timing(collect_s=float(collect_s))
+            super().__init__(settings, handlers=(*handlers, mark(Path(marks))), timing=timing, **more)
 
     daemon.Uplink = Marking  # type: ignore[misc]  # a daemon has no other place where commands are added
     place = Path(state_dir).parent

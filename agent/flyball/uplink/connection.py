@@ -10,13 +10,14 @@ the listener hears it from the loop. Never retries, never waits, never decides.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from flyball.errors import LinkError
 from flyball.uplink import mqtt, tls
 from flyball.uplink.aliases import Aliases
 from flyball.uplink.capabilities import EVERYTHING, Capabilities, offered
+from flyball.uplink.driver import Driver
 from flyball.uplink.mqtt import Received, Will
 from flyball.uplink.transport import Settings, in_thread
 
@@ -42,11 +43,11 @@ class Connection:
     def __init__(self, client: Client, listener: Listener, patience_s: float) -> None:
         self._loop = asyncio.get_running_loop()
         self._client = client
+        self._driver = Driver(client, self._end, self._look)
         self._listener = listener
         self._accepted: asyncio.Future[Properties] = self._loop.create_future()
         self._lost: asyncio.Future[LinkError] = self._loop.create_future()
         self._subscriptions: dict[int | None, asyncio.Future[tuple[int, ...]]] = {}
-        self._timer: asyncio.TimerHandle | None = None
         self._patience_s = patience_s  # for the acknowledgement of a publication
         self._aliases = Aliases(0)
         # By packet id: when it was handed over, and its size, which for a subscription is 0.
@@ -173,22 +174,12 @@ class Connection:
 
     def _attach(self) -> None:
         client = self._client
-        sock = client.socket()
-        if sock is None:
-            self._end(LinkError("the broker closed the connection at once"))
-            return
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
         client.on_publish = self._on_publish
         client.on_subscribe = self._on_subscribe
-        client.on_socket_close = self._forget_socket
-        client.on_socket_register_write = lambda _c, _u, s: self._loop.add_writer(s, self._step, client.loop_write)
-        client.on_socket_unregister_write = self._forget_writer
-        self._loop.add_reader(sock, self._step, self._read)
-        if client.want_write():  # a CONNECT that did not fit the socket's buffer
-            self._loop.add_writer(sock, self._step, client.loop_write)
-        self._keep_alive()
+        self._driver.start()
 
     def _on_connect(self, _client: Any, _data: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:
         if reason.is_failure:
@@ -233,48 +224,20 @@ class Connection:
 
     # -------------------------------------------------------------------------------------------------- the event loop
 
-    def _step(self, work: Callable[[], object]) -> None:
-        """Lets paho read or write. Its parser raises whatever it likes on bytes that are not MQTT."""
-        try:
-            work()
-        except Exception as error:
-            self._end(LinkError(f"what the broker sends is not MQTT 5 ({type(error).__name__}: {error})"))
-
-    def _read(self) -> None:
-        """Until nothing is left: what TLS has decrypted already makes no socket readable again."""
-        while True:
-            self._client.loop_read()
-            pending = getattr(self._client.socket(), "pending", None)
-            if pending is None or not pending():
-                return
-
-    def _keep_alive(self) -> None:
+    def _look(self) -> None:
         oldest_s = min((since_s for since_s, _ in self._unacknowledged.values()), default=None)
         if oldest_s is not None and self._loop.time() - oldest_s > self._patience_s:
             # Its answers to pings, where a proxy gives them, would keep such a connection for ever.
             self._end(LinkError(f"the broker has acknowledged nothing for {self._patience_s:g} s"))
-        if not self.closed:
-            # A quarter: the broker gives up after 1.5 keep-alives, and this notices at the latest after 1.25.
-            keepalive_s = self._client.keepalive or 60  # a broker may ask for none
-            self._timer = self._loop.call_later(keepalive_s / 4, self._keep_alive)
-            self._step(self._client.loop_misc)
 
     def _end(self, error: LinkError) -> None:
         if self._lost.done():
             return
         self._lost.set_result(error)
-        if self._timer is not None:
-            self._timer.cancel()
         waiting: list[asyncio.Future[Any]] = [self._accepted, *self._subscriptions.values()]
         for future in waiting:
             if not future.done():
                 future.set_exception(error)
                 future.exception()  # somebody may have stopped waiting for it
+        self._driver.stop()
         mqtt.discard(self._client)
-
-    def _forget_socket(self, _client: Any, _data: Any, sock: Any) -> None:
-        self._loop.remove_reader(sock)
-        self._loop.remove_writer(sock)
-
-    def _forget_writer(self, _client: Any, _data: Any, sock: Any) -> None:
-        self._loop.remove_writer(sock)

@@ -45,6 +45,9 @@ class Journal:
     async def told(self, id: str, rev: int) -> None:
         await self._call(lambda: self._file.told(id, rev))
 
+    async def told_soon(self, id: str, rev: int) -> None:
+        await self._call(lambda: self._file.told_soon(id, rev))
+
     async def open_orders(self) -> tuple[Row, ...]:
         return await self._call(self._file.open_orders)
 

@@ -24,6 +24,7 @@ from flyball.uplink.capabilities import PACKET_TOO_LARGE, Capabilities
 from flyball.uplink.connection import Connection, Listener
 from flyball.uplink.mqtt import Will
 from flyball.uplink.tls import Watch
+from flyball.uplink.writer import COLLECT_S
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ class Timing:
     look_s: float = 1.0  # after a reconnect, for the status that is retained under our name
     probe_s: float = 60.0  # until a probe without an answer is repeated, doubled up to an hour
     watch_s: float = 60.0  # between two looks at the files of certificates and passwords
+    collect_s: float = COLLECT_S  # what a kill loses of telemetry
     waits: Waits = field(default_factory=Waits)
 
 

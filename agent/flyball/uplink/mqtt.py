@@ -2,7 +2,7 @@
 
 settings, will -> Attempt.connect -> Client -> publish, subscribe -> discard
 
-paho runs on the daemon's own event loop (add_reader and add_writer), not in its thread (loop_start). Counted over 60 s
+paho runs on the daemon's own event loop (driver.py), not in its thread (loop_start). Counted over 60 s
 of an idle connection with a keep-alive of 45 s: its thread wakes 62 times and takes 10 ms of CPU, the loop 7 times and
 2 ms, because there is one timer every keepalive/4 and else only packets. It also saves the thread's stack, and,
 decisive, every callback already runs where the rest of the uplink does: an acknowledgement can follow a commit without
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from flyball.errors import LinkError
 from flyball.uplink import tls
 from flyball.uplink.capabilities import MAXIMUM_PACKET, Capabilities
+from flyball.uplink.driver import release
 from flyball.uplink.transport import Settings, dial, secret
 
 if TYPE_CHECKING:
@@ -169,14 +170,7 @@ def unsubscribe(client: Client, filters: Sequence[str]) -> None:
 
 
 def discard(client: Client) -> None:
-    """Closes the socket without a DISCONNECT."""
-    sock = client.socket()
-    if sock is not None:
-        if client.on_socket_close is not None:
-            client.on_socket_close(client, None, sock)
-        sock.close()
-    # Nothing may be called from the destructor, and the cycle client -> callback -> connection -> client is undone.
-    client.on_socket_close = client.on_socket_register_write = client.on_socket_unregister_write = None
-    client.on_connect = client.on_disconnect = client.on_message = client.on_publish = client.on_subscribe = None
+    """Of a client that connect() made; closes the socket without a DISCONNECT."""
+    release(client)
     client.on_log = None
     del client._create_socket_connection

@@ -19,11 +19,12 @@ from pathlib import Path
 import msgspec
 
 from flyball.errors import MessageError, StateError
+from flyball.uplink import backlog, room
 from flyball.uplink import batch as batches
-from flyball.uplink import room
+from flyball.uplink.damage import is_corrupt, set_aside
 from flyball.uplink.messages import Batch, Encoded, EventMessage, encode
 from flyball.uplink.spooled import CLASSES, GapRow, Rows, Sealed, Start, Totals, Work
-from flyball.uplink.spoolfile import connect, is_corrupt, set_aside
+from flyball.uplink.spoolfile import connect
 from flyball.uplink.streams import Stream, Streams
 
 FILE_NAME = "spool.db"
@@ -65,7 +66,7 @@ class SpoolFile:
         """Of every stream its next number, and the first that is neither acknowledged nor told as lost."""
         with self._reading() as db:
             streams = self._streams.current(self._epoch).items()
-            return {name: (stream.next, self._oldest_number(db, stream)) for name, stream in streams}
+            return {name: (stream.next, backlog.oldest_number(db, stream)) for name, stream in streams}
 
     def totals(self) -> Totals:
         """Records that wait, numbered or not, and bytes of the sealed ones."""
@@ -198,46 +199,11 @@ class SpoolFile:
     def oldest(self, klass: int, after: int, most: int) -> list[Sealed]:
         """The sealed ones of a class behind id `after`, oldest first."""
         with self._reading() as db:
-            rows = db.execute(
-                f"SELECT id, stream, first, count, name, deflated, body FROM batch{klass} WHERE id > ? "  # noqa: S608  # our own tables
-                "ORDER BY id LIMIT ?",
-                (after, most),
-            ).fetchall()
-        found = []
-        for id, stream_id, first, count, name, deflated, body in rows:
-            stream = self._streams.by_id[stream_id]
-            encoded = Encoded(payload=body, deflated=bool(deflated))
-            found.append(
-                Sealed(
-                    id=id,
-                    klass=klass,
-                    stream=stream.name,
-                    epoch=stream.epoch,
-                    first=first,
-                    count=count,
-                    name=name,
-                    encoded=encoded,
-                )
-            )
-        return found
+            return backlog.oldest(db, self._streams, klass, after, most)
 
     def gaps(self, after: int, most: int) -> list[GapRow]:
         with self._reading() as db:
-            rows = db.execute(
-                "SELECT id, stream, first, last, reason FROM gap WHERE id > ? ORDER BY id LIMIT ?", (after, most)
-            ).fetchall()
-        streams = self._streams.by_id
-        return [
-            GapRow(id=id, stream=streams[s].name, epoch=streams[s].epoch, first=first, last=last, reason=reason)
-            for id, s, first, last, reason in rows
-        ]
-
-    def _oldest_number(self, db: sqlite3.Connection, stream: Stream) -> int:
-        """Of its epoch nothing below this waits, neither as a batch nor as a gap."""
-        head = db.execute(f"SELECT first, stream FROM batch{stream.klass} ORDER BY id LIMIT 1").fetchone()  # noqa: S608  # our own tables
-        gap = db.execute("SELECT first, stream FROM gap ORDER BY id LIMIT 1").fetchone()
-        heads = [int(first) for first, id in filter(None, (head, gap)) if id == stream.id]
-        return min([stream.next, *heads])
+            return backlog.gaps(db, self._streams, after, most)
 
     # ----------------------------------------------------------------------------------------------------- connection
 

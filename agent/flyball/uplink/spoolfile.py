@@ -1,6 +1,6 @@
-"""spool.db as a file: its tables, its settings, and what happens to one that is damaged.
+"""spool.db as a file: its tables and its settings.
 
-path -> connect -> SQLite connection; damaged -> set_aside -> another name, never deleted
+path -> connect -> SQLite connection
 
 Opening reads the log that a kill left (bounded) and the first page; not one batch.
 """
@@ -52,23 +52,3 @@ def connect(path: Path) -> sqlite3.Connection:
         db.close()
         raise
     return db
-
-
-def set_aside(path: Path) -> Path | None:
-    """Keeps the damaged file for whoever wants to look, under a name that is free; None when there is none."""
-    if not path.exists():
-        return None
-    number = 1
-    while (aside := path.with_name(f"{path.name}.corrupt-{number}")).exists():
-        number += 1
-    for suffix in ("-wal", "-shm"):
-        beside = path.with_name(path.name + suffix)
-        if beside.exists():
-            beside.rename(aside.with_name(aside.name + suffix))
-    path.rename(aside)
-    return aside
-
-
-def is_corrupt(error: BaseException) -> bool:
-    # Full, locked, read-only and I/O errors are OperationalError; "malformed" and "not a database" are their parent.
-    return type(error) is sqlite3.DatabaseError

@@ -10,6 +10,7 @@ forgets an order because of the wall clock alone: rows from an untrusted clock a
 
 from __future__ import annotations
 
+import logging
 import secrets
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -20,8 +21,11 @@ import msgspec
 
 from flyball.errors import StateError
 from flyball.uplink.commands import FINAL, Row
+from flyball.uplink.damage import is_corrupt, set_aside
 from flyball.uplink.spooled import Span
 from flyball.uplink.stamp import Stamp
+
+log = logging.getLogger(__name__)
 
 FILE_NAME = "state.db"
 VERSION = 2
@@ -63,6 +67,7 @@ class StateFile:
         self._path = folder / FILE_NAME
         self._db: sqlite3.Connection | None = None
         self._replaced = ""
+        self._told_soon: list[tuple[int, str]] = []  # rev, id
 
     def begin_session(self, streams: Mapping[str, Stream], now: Stamp) -> Opened:
         """Counts the session up; also writes down how far the streams are."""
@@ -99,8 +104,14 @@ class StateFile:
 
     def told(self, id: str, rev: int) -> None:
         """The broker has this state."""
-        with self._transaction() as db:
-            db.execute("UPDATE command SET told = max(told, ?) WHERE id = ?", (rev, id))
+        self._told_soon.append((rev, id))
+        with self._transaction():
+            pass
+
+    def told_soon(self, id: str, rev: int) -> None:
+        """The same, written down with whatever is next: for orders without effect, since a kill before that makes only
+        that their state is told once more. Two commits for each of a flood of them would be one too many."""
+        self._told_soon.append((rev, id))
 
     def open_orders(self) -> tuple[Row, ...]:
         """Unfinished ones, and those whose final state the broker may not know; in the order of receipt."""
@@ -128,6 +139,15 @@ class StateFile:
             )
 
     def close(self) -> None:
+        if self._db is not None and self._told_soon:
+            try:
+                with self._transaction():
+                    pass
+            except StateError as error:
+                log.warning("%s; what was refused last is told once more at the next start", error)
+        self._close()
+
+    def _close(self) -> None:
         if self._db is not None:
             self._db.close()
             self._db = None
@@ -139,15 +159,17 @@ class StateFile:
             db = self._open()
             db.execute("BEGIN IMMEDIATE")
             try:
+                db.executemany("UPDATE command SET told = max(told, ?) WHERE id = ?", self._told_soon)
                 yield db
                 db.execute("COMMIT")
+                self._told_soon.clear()
             except BaseException:
                 if db.in_transaction:
                     db.execute("ROLLBACK")
                 raise
         except (sqlite3.Error, OSError, msgspec.ValidationError) as error:
-            if _is_corrupt(error):
-                self.close()  # the next call finds it so again, and sets it aside
+            if is_corrupt(error):
+                self._close()  # the next call finds it so again, and sets it aside
             raise StateError(f"{self._path}: cannot be written: {error}; free space, or see who holds it") from error
 
     def _open(self) -> sqlite3.Connection:
@@ -156,9 +178,9 @@ class StateFile:
             try:
                 self._db = self._connect()
             except sqlite3.DatabaseError as error:
-                if not _is_corrupt(error):
+                if not is_corrupt(error):
                     raise
-                self._set_aside(str(error))
+                self._replaced = f"{error}; kept as {set_aside(self._path)}"
                 self._db = self._connect()
         return self._db
 
@@ -190,23 +212,6 @@ class StateFile:
             db.close()
             raise
         return db
-
-    def _set_aside(self, reason: str) -> None:
-        """Keeps the damaged file for whoever wants to look, under a name that is free."""
-        number = 1
-        while (aside := self._path.with_name(f"{FILE_NAME}.corrupt-{number}")).exists():
-            number += 1
-        for suffix in ("-wal", "-shm"):
-            beside = self._path.with_name(FILE_NAME + suffix)
-            if beside.exists():
-                beside.rename(aside.with_name(aside.name + suffix))
-        self._path.rename(aside)
-        self._replaced = f"{reason}; kept as {aside}"
-
-
-def _is_corrupt(error: Exception) -> bool:
-    # Full, locked, read-only and I/O errors are OperationalError; "malformed" and "not a database" are their parent.
-    return type(error) is sqlite3.DatabaseError
 
 
 def peek(folder: Path, name: str) -> bytes | None:

@@ -96,6 +96,7 @@ class Uplink:
             stored=lambda trouble: self._stores.trouble(trouble, SPOOL),
             replaced=lambda why: self._alarms.raise_alarm(SPOOL_REPLACED, f"the spool was begun anew: {why}"),
             sealed=lambda batches: self._drain.sealed(batches),
+            collect_s=self._timing.collect_s,
         )
         self._stores = Stores(self._journal, self._writer, self._alarms, self._stamper, STREAMS)
         self._drain = Drain(self._writer, self._post, self._device, self._stamper, settings.drain_records_s)
@@ -315,6 +316,7 @@ class Uplink:
 
     def _tell(self, row: Row) -> None:
         def acknowledged() -> None:
-            self._stores.write(self._journal.told(row.id, row.rev))
+            told = self._journal.told_soon if row.state == "rejected" else self._journal.told
+            self._stores.write(told(row.id, row.rev))
 
         self._post.add(self._announcer.command_state(row, acknowledged if row.final() else None))

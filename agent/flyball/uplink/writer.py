@@ -1,6 +1,6 @@
 """The spool, seen from the event loop.
 
-put, acknowledge, ... -> Work, collected for COLLECT_S at most -> the one thread that touches spool.db -> what it sealed
+put, acknowledge, ... -> Work, collected for collect_s at most -> the one thread that touches spool.db -> what it sealed
 
 Nobody waits for a write. While the file cannot be used (disk full, read-only) work waits in memory, bounded: the oldest
 rows give way, and are counted, so that a gap tells of them later. Numbers are granted by the state store before they
@@ -51,12 +51,14 @@ class Writer:
         stored: Callable[[str], None],
         replaced: Callable[[str], None],
         sealed: Callable[[Sequence[Sealed]], None],
+        collect_s: float = COLLECT_S,
     ) -> None:
         self._file = file
         self._grant = grant
         self._stored = stored
         self._replaced = replaced
         self._sealed = sealed
+        self._collect_s = collect_s
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="flyball-spool")
         self._work = Work()
         self._gone: set[Key] = set()  # acknowledged, and perhaps not deleted yet
@@ -136,7 +138,7 @@ class Writer:
         else:
             groups.append(Rows(boot=stamp.boot, clk=stamp.clk, rows=(row,)))
         give_way(self._work, MAX_ROWS, MAX_MESSAGES)
-        self._soon(COLLECT_S)
+        self._soon(self._collect_s)
 
     def put_message(self, stream: str, message: EventMessage) -> None:
         self._work.messages.append((stream, message))
@@ -152,7 +154,7 @@ class Writer:
         """The broker has it; `last`: for now no more of a backlog will follow."""
         self._gone.add(sealed.key)
         self._work.acknowledged.append(sealed.key)
-        self._soon(0.0 if last or len(self._work.acknowledged) >= MANY else COLLECT_S)
+        self._soon(0.0 if last or len(self._work.acknowledged) >= MANY else self._collect_s)
 
     def refuse(self, sealed: Sealed, reason: str) -> None:
         """It will never be delivered; a gap says so."""
@@ -162,7 +164,7 @@ class Writer:
 
     def told(self, gaps: Sequence[GapRow]) -> None:
         self._work.told.extend(gaps)
-        self._soon(COLLECT_S)
+        self._soon(self._collect_s)
 
     # ---------------------------------------------------------------------------------------------------------- output
 
@@ -246,7 +248,7 @@ class Writer:
             self._last_s = loop.time()
             next_s, self._next_s = self._next_s, math.inf
             if self._work:
-                self._soon(min(COLLECT_S, max(0.0, next_s - self._last_s)))
+                self._soon(min(self._collect_s, max(0.0, next_s - self._last_s)))
 
     async def _commit(self, work: Work) -> list[Sealed]:
         if not self._begun:

@@ -3,14 +3,21 @@
 #
 #   certificates.sh FOLDER ca                        the CA; its key stays in FOLDER/ca.key
 #   certificates.sh FOLDER server NAME [ADDRESS...]  the broker's, for a host name and, if any, IP addresses
-#   certificates.sh FOLDER client ID                 a device's, or the fleet server's; ID is its user name at the broker
+#   certificates.sh FOLDER client ID                 a device's; ID is its user name at the broker
+#   certificates.sh FOLDER fleet _NAME               the fleet server's, a console's, Home Assistant's; likewise
+#
+# Names of the fleet's side begin with '_', which no device id does: so no device's certificate, whatever the device
+# calls itself, has rights that flyball.acl gives to the fleet.
 #
 # Days of validity: DAYS (default 365; the CA's 3650). Existing keys of a broker or client are replaced.
 set -eu
 umask 077
+# Ranges of letters mean ASCII.
+LC_ALL=C
+export LC_ALL
 
 folder=${1:?folder}
-kind=${2:?ca, server or client}
+kind=${2:?ca, server, client or fleet}
 mkdir -p "$folder"
 cd "$folder"
 
@@ -29,9 +36,19 @@ sign() { # NAME SUBJECT EXTENSIONS
     rm -f "$1.csr" "$1.ext"
 }
 
+plain() { # WORD: 1 to 64 letters, digits, '_', '-', as everywhere in the protocol
+    case $1 in '' | *[!A-Za-z0-9_-]*) return 1 ;; esac
+    [ ${#1} -le 64 ]
+}
+
+refuse() {
+    echo "$1" >&2
+    exit 1
+}
+
 case $kind in
 ca)
-    [ ! -e ca.key ] || { echo "$folder/ca.key is there already; all certificates hang on it" >&2; exit 1; }
+    [ ! -e ca.key ] || refuse "$folder/ca.key is there already; all certificates hang on it"
     openssl ecparam -name prime256v1 -genkey -noout -out ca.key
     openssl req -x509 -new -key ca.key -sha256 -days "${DAYS:-3650}" -subj "/CN=Flyball fleet CA" \
         -addext keyUsage=critical,keyCertSign,cRLSign -out ca.crt
@@ -47,11 +64,24 @@ extendedKeyUsage=serverAuth"
     ;;
 client)
     id=${3:?device id}
-    case $id in *[!A-Za-z0-9_-]*) echo "$id: expected letters, digits, '_' and '-'" >&2; exit 1 ;; esac
+    case $id in
+    _*) refuse "$id: no device id begins with '_'; for the fleet's side: certificates.sh $folder fleet $id" ;;
+    -*) refuse "$id: a device id begins with a letter or a digit" ;;
+    esac
+    plain "$id" || refuse "$id: expected a device id, 1 to 64 letters, digits, '_' and '-'"
+    # They are files of this folder, and a device of that name would replace them.
+    case $id in ca | server) refuse "$id: is the name of other files in $folder; give the device another id" ;; esac
     sign "$id" "/CN=$id" "extendedKeyUsage=clientAuth"
     ;;
-*)
-    echo "unknown: $kind; expected ca, server or client" >&2
-    exit 1
+fleet)
+    name=${3:?name, with _ in front}
+    case $name in
+    _[A-Za-z0-9]*) ;;
+    *) refuse "$name: expected '_' and then a letter or a digit, as in _fleet, so that it is no device's id" ;;
+    esac
+    plain "$name" || refuse "$name: expected 1 to 64 letters, digits, '_' and '-'"
+    case $name in _all | _server) refuse "$name: stands for something else in topics; take another name" ;; esac
+    sign "$name" "/CN=$name" "extendedKeyUsage=clientAuth"
     ;;
+*) refuse "unknown: $kind; expected ca, server, client or fleet" ;;
 esac
