@@ -22,7 +22,7 @@ boundary_switches_per_h, boundary_accuracy_gap_pct   of the trace boundary: swit
 throttled_s            the most seconds of any run in which the oracle's was not throttled at all
 decision_us            one choice for 3 ladders of 8 rungs, median: predict every rung, choose, decide whether to move
 period_us              all that a period takes: taking in what was seen (filters of heat, slow-down, memory) before it,
-                       and how every rung looked, in words, after it
+                       and, after it, the figures that went in and how every rung looked, in words
 
 --grid searches the parameters of threshold + hysteresis on seeds 0 to 9 (least mean regret over traces and ladders) and
 writes them to bench/governor_grid.json, which every later run reads. --html writes one trace's page. --quick: 4 seeds,

@@ -15,7 +15,8 @@ import pytest
 
 from flyball.config import Governor as Rules
 from flyball.governor.joint import Party, settle
-from flyball.governor.outlook import Outlook, Scene, bounds, judge, scene
+from flyball.governor.judgement import bounds, judge
+from flyball.governor.outlook import Outlook, Scene, scene
 from flyball.governor.state import LadderState, State
 from flyball.governor.values import LadderView, Limits, Machine, Rung, View
 

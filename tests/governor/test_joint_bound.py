@@ -12,7 +12,8 @@ import pytest
 
 from flyball.config import Governor as Rules
 from flyball.governor.joint import Party, settle
-from flyball.governor.outlook import CLIMBING_W, bounds, outlooks, scene
+from flyball.governor.judgement import CLIMBING_W, bounds
+from flyball.governor.outlook import outlooks, scene
 from flyball.governor.state import LadderState, State
 from flyball.governor.values import LadderView, Limits, Machine, Rung, View
 

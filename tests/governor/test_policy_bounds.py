@@ -13,7 +13,8 @@ from simulated_plant import LADDER, Plant
 
 from flyball.config import Governor as Rules
 from flyball.governor import joint
-from flyball.governor.outlook import bounds, outlooks, scene, warm
+from flyball.governor.judgement import bounds
+from flyball.governor.outlook import outlooks, scene, warm
 from flyball.governor.perception import perceive, perceive_ladder
 from flyball.governor.policy import decide
 from flyball.governor.state import CLIMBS_PER_HOUR, State

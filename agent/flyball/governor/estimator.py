@@ -101,7 +101,7 @@ def spread(slow: SlowDown | None, contention: float) -> float | None:
 def predict(slow: SlowDown | None, work_s: float, contention: float, now_s: float) -> tuple[float, float]:
     """Mean and variance of the factor at this contention."""
     if slow is None:
-        long = min(max((work_s - SLICE_S) / (LONG_S - SLICE_S), 0.0), 1.0)
+        long = 0.0 if work_s <= SLICE_S else 1.0 if work_s >= LONG_S else (work_s - SLICE_S) / (LONG_S - SLICE_S)
         mean = 1.0 + SHARE * long * contention
         sd = UNSURE * mean if contention > 0.25 else UNSURE * 0.2
         return mean, sd * sd
@@ -129,8 +129,12 @@ def is_known(slow: SlowDown | None, contention: float) -> bool:
 def between(work_s: float, known: Sequence[tuple[float, float]]) -> tuple[float, float] | None:
     """Mean and variance of the factor of a rung that never ran at this contention, from those that did, as (work,
     factor): what is slowed down grows with the work. None when they do not enclose it."""
-    below = max((pair for pair in known if pair[0] <= work_s), default=None)
-    above = min((pair for pair in known if pair[0] >= work_s), default=None)
+    below = above = None
+    for pair in known:
+        if pair[0] <= work_s and (below is None or pair > below):
+            below = pair
+        if pair[0] >= work_s and (above is None or pair < above):
+            above = pair
     if below is None or above is None:
         return None
     span = math.log(above[0] / below[0])

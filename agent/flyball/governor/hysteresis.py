@@ -14,7 +14,7 @@ import msgspec
 
 from flyball.config import Governor as Rules
 from flyball.governor.constraints import Check, duration, milliseconds
-from flyball.governor.joint import PLAIN, Mode, value
+from flyball.governor.joint import LEAST_GAIN, PLAIN, Mode, value
 from flyball.governor.outlook import Outlook
 from flyball.governor.state import CLIMB, CLIMBS_PER_HOUR, Action, LadderState
 from flyball.governor.values import LadderView
@@ -23,7 +23,6 @@ CERTAIN = 0.10  # of the requests, or twice what is allowed: not to be waited fo
 TELLING, CLEAR = 100, 0.8  # so many answers, and so much of the share that is allowed
 CLOSE = 0.25  # of the requests predicted late: what breaks a limit by no more may be chance
 DOUBTED = 5  # periods in a row in which a breach is predicted that is neither certain nor seen
-LEAST_GAIN = 1e-3  # of a change that nobody asked for, in accuracy
 OPENING_COST = 0.5  # of accuracy, for each second in which a rung is opened beside the one that answers
 LONGEST_STREAK = 1000
 

@@ -2,33 +2,42 @@
 
 outlooks of every ladder + what they share -> the wanted rung of each
 
-Each ladder's best rungs are tried from the top. While they do not fit together, the one step down is taken that eases
-what is broken most for the accuracy it costs: the greedy solution of a knapsack with one choice from each class, which
-is the optimum of the relaxed problem but for the last step (docs/adr/0014). A ladder alone is a plain scan. Pure.
+Each ladder begins at the best rung that would do if nothing else ran. While those do not fit together, the one step
+down is taken that eases what is broken most for the accuracy it costs: the greedy solution of a knapsack with one
+choice from each class, which is the optimum of the relaxed problem but for the last step (docs/adr/0014). A ladder
+alone is a plain scan. Pure.
 """
 
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 
 import msgspec
 
-from flyball.governor.outlook import NO_BOUNDS, Bounds, Outlook, Scene, judge
+from flyball.governor.judgement import NO_BOUNDS, Bounds, breaks, judge
+from flyball.governor.outlook import Outlook, Scene
 from flyball.governor.state import LadderState
-from flyball.governor.values import LadderView
+from flyball.governor.values import Constraint, LadderView
 
 Mode = str
 LEAST_EASE = 1e-6  # of a step whose good nobody can tell
 PLAIN = ("energy-first", "throughput-first")  # modes in which accuracy is no more than a floor
+LEAST_LOSS = 1e-4  # of accuracy, so that a step that costs none is not free
 A_STEP = 0.05  # of accuracy, between two rungs of which it is not stated
 LEAST_GAIN = 0.002  # of accuracy in time, for which a rung is left
 ENOUGH = 0.02  # a share of requests that is worth a change when nothing fits
 
+# Of every accelerator: load, square, and how much of it is in the way of another ladder's; and watts in all.
+Loads = tuple[dict[str, tuple[float, float, float]], float]
+NO_LOAD = (0.0, 0.0, 1.0)
+
 
 class Party(msgspec.Struct):
     """One ladder in the choice. `fixed` is the index of a rung that it stays on whatever the others do. `options` are
-    filled in by `settle`, the best first, with the place of the active one among them; `at` is the wanted one."""
+    filled in by `settle`, the best first, with the place of the active one among them; `at` is the wanted one, and
+    `beside` what all of the wanted ones come to, where there are several."""
 
     ladder: LadderView
     own: LadderState
@@ -39,6 +48,9 @@ class Party(msgspec.Struct):
     options: list[Outlook] = []
     rank: int = 0
     at: int = 0
+    first: int = 0  # of the options that may be had at all
+    breaking: Constraint | None = None  # with what the search has come to
+    beside: Loads | None = None
 
     def chosen(self) -> Outlook:
         return self.options[self.at]
@@ -65,12 +77,20 @@ def settle(parties: Sequence[Party], around: Scene, mode: Mode) -> None:
     """Sets `at` of every party."""
     for party in parties:
         party.options = _options(party, mode)
-        party.rank = next((rank for rank, one in enumerate(party.options) if one.index == party.active), 0)
-        party.at = 0
+        party.rank = party.at = 0
+        for rank, one in enumerate(party.options):
+            if one.index == party.active:
+                party.rank = rank
     if len(parties) == 1:
         _alone(parties[0], around, mode)
     elif parties:
-        _together(parties, around, mode)
+        for party in parties:
+            party.at = party.first = _first(party, around)
+        if not _fit(parties, around):
+            _ease(parties, around)
+            _fit(parties, around)
+        if mode not in PLAIN and not any(p.options[p.at].broken for p in parties):
+            _hasten(parties, around, mode)
         _judge_active(parties, around)
 
 
@@ -82,8 +102,15 @@ def _options(party: Party, mode: Mode) -> list[Outlook]:
     usable = [o for o in party.outlooks if not o.barred and (not o.held or o.index == active)]
     if not usable:
         return [party.outlooks[active]]
-    usable.sort(key=lambda o: worth(o, mode), reverse=True)
+    if mode in PLAIN or not _in_order(usable):
+        usable.sort(key=lambda o: worth(o, mode), reverse=True)
     return usable
+
+
+def _in_order(usable: Sequence[Outlook]) -> bool:
+    """Ladders are written down from the best, as a rule."""
+    stated = [one.rung.accuracy for one in usable if one.rung.accuracy is not None]
+    return len(stated) == len(usable) and not any(map(operator.lt, stated, stated[1:]))
 
 
 def _alone(party: Party, around: Scene, mode: Mode) -> None:
@@ -104,43 +131,65 @@ def _alone(party: Party, around: Scene, mode: Mode) -> None:
     party.at = best if best is not None else least if least is not None else rank
 
 
-def _together(parties: Sequence[Party], around: Scene, mode: Mode) -> None:
-    while not _fit(parties, around):
+def _first(party: Party, around: Scene) -> int:
+    """The best option that would keep the limits if nothing else ran, as far as anything does: those above it cannot
+    be had beside others either."""
+    for at, one in enumerate(party.options):
+        if breaks(one, party.kept, around, 0.0, 0.0, 0.0, at < party.rank) is None:
+            return at
+    return 0
+
+
+def _ease(parties: Sequence[Party], around: Scene) -> None:
+    """Steps down until the chosen rungs keep every limit together, or nothing is left to give."""
+    told: list[tuple[tuple[int, float, float, bool], tuple[float, int]] | None] = [None] * len(parties)
+    while not _suits(parties, around):
         best, best_ease = None, 0.0
-        for party, per_load, per_watt in _needs(parties, around):
-            now = party.options[party.at]
-            now_w = now.watts or 0.0
-            for following in range(party.at + 1, len(party.options)):
-                then = party.options[following]
-                ease = (now.load - then.load) * per_load
-                if per_watt and now.watts is not None and then.watts is not None:
-                    ease += (now_w - then.watts) * per_watt
-                ease = max(ease, LEAST_EASE if now.broken is not None else 0.0) / _loss(now, then, following - party.at)
-                if ease > best_ease:
-                    best, best_ease = (party, following), ease
+        for i, (party, per_load, per_watt) in enumerate(_needs(parties, around)):
+            asked = (party.at, per_load, per_watt, party.breaking is not None)
+            known = told[i]
+            if known is None or known[0] != asked:
+                known = told[i] = asked, _best_step(party, per_load, per_watt)
+            ease, following = known[1]
+            if ease > best_ease:
+                best, best_ease = (party, following), ease
         if best is None:
-            return  # nothing that is left to give eases what is broken
+            return
         best[0].at = best[1]
-    stale = False
     for party in parties:  # what the last steps gave up without need
-        while party.at > 0:
+        while party.at > party.first:
             party.at -= 1
+            loads = _loads(parties, around)
             # What it breaks by itself needs no look at the others.
-            if not _judge(party, party.options[party.at], *_loads(parties), around, party.at < party.rank):
+            if _breaks(party, loads, around) or any(_breaks(p, loads, around) for p in parties if p is not party):
                 party.at += 1
                 break
-            stale = not _fit(parties, around)
-            if stale:
-                party.at += 1
-                break
-    if stale:
-        _fit(parties, around)
-    if mode not in PLAIN:
-        _hasten(parties, around, mode)
+
+
+def _best_step(party: Party, per_load: float, per_watt: float) -> tuple[float, int]:
+    """What the most efficient step down eases for the accuracy that it costs, and where it leads; 0 when none does."""
+    at, options = party.at, party.options
+    now, best, best_ease = options[at], at, 0.0
+    load, watts, accuracy = now.load, now.watts, now.rung.accuracy
+    least = LEAST_EASE if party.breaking is not None else 0.0
+    for following in range(at + 1, len(options)):
+        then = options[following]
+        ease = (load - then.load) * per_load
+        if per_watt and watts is not None and then.watts is not None:
+            ease += (watts - then.watts) * per_watt
+        if ease < least:
+            ease = least
+        if ease > 0.0:
+            ease /= _loss(accuracy, then.rung.accuracy, following - at)
+            if ease > best_ease:
+                best, best_ease = following, ease
+    return best_ease, best
 
 
 def _hasten(parties: Sequence[Party], around: Scene, mode: Mode) -> None:
     """Steps down that nothing forces, but that bring more answers in time than they cost in accuracy, to all."""
+    if sum(p.options[p.at].missed or 0.0 for p in parties) <= LEAST_GAIN:
+        return
     total = sum(value(p.options[p.at], mode) for p in parties)
     stale = False
     for party in parties:
@@ -167,67 +216,91 @@ def _needs(parties: Sequence[Party], around: Scene) -> list[tuple[Party, float, 
     per_watt = 0.0
     for party in parties:
         one = party.options[party.at]
-        if one.broken == "latency":
+        if party.breaking == "latency":
             late[one.rung.accelerator] = late.get(one.rung.accelerator, 0.0) + 1.0
-        elif one.broken is not None and one.broken != "memory":
+        elif party.breaking is not None and party.breaking != "memory":
             per_watt += 1.0
     found = []
     for party in parties:
         one = party.options[party.at]
-        own = 1.0 if one.broken == "latency" else 0.0
+        own = 1.0 if party.breaking == "latency" else 0.0
         others = (late.get(one.rung.accelerator, 0.0) - own) * _share(one.rung.accelerator, around)
         found.append((party, own + others, per_watt))
     return found
 
 
-def _loss(now: Outlook, then: Outlook, steps: int) -> float:
-    if now.rung.accuracy is None or then.rung.accuracy is None:
+def _loss(now: float | None, then: float | None, steps: int) -> float:
+    """Of accuracy."""
+    if now is None or then is None:
         return A_STEP * steps
-    return max(now.rung.accuracy - then.rung.accuracy, 1e-4)
+    loss = now - then
+    return loss if loss > LEAST_LOSS else LEAST_LOSS
+
+
+def _suits(parties: Sequence[Party], around: Scene) -> bool:
+    """Whether the chosen rungs keep every limit together."""
+    loads, fits = _loads(parties, around), True
+    for party in parties:
+        party.breaking = _breaks(party, loads, around)
+        if party.breaking is not None:
+            fits = False
+    return fits
+
+
+def _breaks(party: Party, loads: Loads, around: Scene) -> Constraint | None:
+    one = party.options[party.at]
+    return breaks(one, party.kept, around, *_besides(party, one, loads), party.at < party.rank)
 
 
 def _fit(parties: Sequence[Party], around: Scene) -> bool:
-    """Whether the chosen rungs keep every limit together; judges each of them."""
-    loads, watts = _loads(parties)
-    fits = True
+    """The same, with what is predicted of each filled in."""
+    loads, fits = _loads(parties, around), True
     for party in parties:
-        if not _judge(party, party.options[party.at], loads, watts, around, party.at < party.rank):
+        party.beside = loads
+        one = party.options[party.at]
+        if not judge(one, party.kept, around, *_besides(party, one, loads), party.at < party.rank):
             fits = False
     return fits
 
 
 def _judge_active(parties: Sequence[Party], around: Scene) -> None:
     """What is told of the active rungs holds beside what the others come to."""
-    loads, watts = _loads(parties)
     for party in parties:
         if party.options[party.at].index != party.active:
-            _judge(party, party.outlooks[party.active], loads, watts, around, climbs=False)
+            judge_beside(party, party.outlooks[party.active], around, climbs=False)
 
 
-def _loads(parties: Sequence[Party]) -> tuple[dict[str, tuple[float, float]], float]:
-    """Of the chosen rungs: load and square on every accelerator, and watts in all."""
-    loads: dict[str, tuple[float, float]] = {}
+def judge_beside(party: Party, one: Outlook, around: Scene, climbs: bool) -> None:
+    """What is predicted of one rung of the ladder beside the others' wanted ones."""
+    if party.beside is not None:
+        judge(one, party.kept, around, *_besides(party, one, party.beside), climbs)
+
+
+def _loads(parties: Sequence[Party], around: Scene) -> Loads:
+    """Of the chosen rungs."""
+    loads: dict[str, tuple[float, float, float]] = {}
     watts = 0.0
     for party in parties:
         one = party.options[party.at]
-        load, square = loads.get(one.rung.accelerator, (0.0, 0.0))
-        loads[one.rung.accelerator] = (load + one.load, square + one.square)
+        accelerator = one.rung.accelerator
+        before = loads.get(accelerator)
+        if before is None:
+            loads[accelerator] = one.load, one.square, _share(accelerator, around)
+        else:
+            loads[accelerator] = before[0] + one.load, before[1] + one.square, before[2]
         watts += one.watts or 0.0
     return loads, watts
 
 
-def _judge(
-    party: Party, one: Outlook, loads: dict[str, tuple[float, float]], watts: float, around: Scene,
-    climbs: bool,
-) -> bool:  # fmt: skip
-    chosen, accelerator = party.options[party.at], one.rung.accelerator
-    load, square = loads.get(accelerator, (0.0, 0.0))
-    if chosen.rung.accelerator == accelerator:
-        load, square = load - chosen.load, square - chosen.square
-    share = _share(accelerator, around)
-    return judge(
-        one, party.kept, around, max(load, 0.0) * share, max(square, 0.0) * share, watts - (chosen.watts or 0.0), climbs
-    )
+def _besides(party: Party, one: Outlook, loads: Loads) -> tuple[float, float, float]:
+    """Load, square and watts of the other ladders, as they are in the way of that rung."""
+    chosen = party.options[party.at]
+    load, square, share = loads[0].get(one.rung.accelerator, NO_LOAD)
+    if chosen is one or chosen.rung.accelerator == one.rung.accelerator:
+        load -= chosen.load
+        square -= chosen.square
+    others_w = loads[1] - (chosen.watts or 0.0)
+    return load * share if load > 0.0 else 0.0, square * share if square > 0.0 else 0.0, others_w
 
 
 def _share(accelerator: str, around: Scene) -> float:

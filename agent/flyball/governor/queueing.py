@@ -5,12 +5,13 @@ arrivals, work of one inference, what else waits at its accelerator -> share tha
 A single server with arrivals at random. The tail of the wait is Cramer and Lundberg's, for jobs of one size that give
 the same load and the same mean residual work: P(W > x) = a exp(-y x / size), where y solves e^y - 1 = y / load and
 a = (1 - load) / (load e^y - 1), which depend on the load alone. A request whose wait would be too long is refused at
-once and keeps nobody waiting. The work itself is taken as log-normal. Pure; about a microsecond each.
+once and keeps nobody waiting. The work itself is taken as log-normal. Pure; less than a microsecond each.
 """
 
 from __future__ import annotations
 
 import math
+from math import exp
 
 FULL = 0.98  # beyond it the queue is not in balance: what does not fit is refused by the engine
 NARROW, MOST = 1e-6, 1e9  # relative deviations and ratios beyond which the answer is plain
@@ -46,16 +47,23 @@ def missed(deadline_s: float, work_s: float, sd_s: float, load: float, square: f
     """0..1. `work_s` and `sd_s` are one inference's; `load` is the share of its time that the accelerator is busy,
     with this and everything else that runs on it, and `square` the sum over all of these of arrivals per second times
     the mean square of the work, seconds."""
-    slack_s = deadline_s - work_s
+    return waiting(by_work(deadline_s, work_s, sd_s), deadline_s - work_s, sd_s, load, square)
+
+
+def by_work(deadline_s: float, work_s: float, sd_s: float) -> float:
+    """0..1: what would be late with nobody before it. Work is never early by as much as it may be late: its logarithm
+    is taken as normal."""
     wide, ratio = (sd_s / work_s, deadline_s / work_s) if work_s > 0.0 else (0.0, MOST)
     if wide > NARROW and 1.0 / MOST < ratio < MOST:
-        # Work is never early by as much as it may be late: its logarithm is taken as normal.
         variance = math.log1p(min(wide, MOST) ** 2)
-        by_work = 0.5 * math.erfc((math.log(ratio) + 0.5 * variance) / math.sqrt(2.0 * variance))
-    else:
-        by_work = 0.0 if slack_s > 0.0 else 1.0
+        return 0.5 * math.erfc((math.log(ratio) + 0.5 * variance) / math.sqrt(2.0 * variance))
+    return 0.0 if deadline_s - work_s > 0.0 else 1.0
+
+
+def waiting(alone: float, slack_s: float, sd_s: float, load: float, square: float) -> float:
+    """0..1, with the wait: `alone` is late without it, `slack_s` is what the mean work leaves of the deadline."""
     if load <= 0.0 or square <= 0.0:
-        return by_work
+        return alone
     busy = load if load < FULL else FULL
     if slack_s <= 0.0:
         by_wait = busy
@@ -69,13 +77,15 @@ def missed(deadline_s: float, work_s: float, sd_s: float, load: float, square: f
         # Longer work leaves less to wait: the mean over it is a little more than at the mean of it.
         near = rate * (slack_s - sd_s)
         far = rate * (slack_s + sd_s)
-        tail = (math.exp(-near) if near > 0.0 else 1.0) + (math.exp(-far) if far < 700.0 else 0.0)
-        by_wait = min(0.5 * (a0 + part * (a1 - a0)) * tail, busy)
+        tail = (exp(-near) if near > 0.0 else 1.0) + (exp(-far) if far < 700.0 else 0.0)
+        by_wait = 0.5 * (a0 + part * (a1 - a0)) * tail
+        if by_wait > busy:
+            by_wait = busy
         # Of those that would wait too long the queue is spared: exact for M/G/1 with a bounded wait.
         by_wait *= (1.0 - busy) / (1.0 - busy * by_wait)
-    share = by_work + (1.0 - by_work) * by_wait
-    if load > 1.0:
-        share = max(share, 1.0 - 1.0 / load)
+    share = alone + (1.0 - alone) * by_wait
+    if load > 1.0 and share < 1.0 - 1.0 / load:
+        share = 1.0 - 1.0 / load
     return share if share < 1.0 else 1.0
 
 
