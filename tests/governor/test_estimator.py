@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flyball.governor.estimator import LARGEST, LEVELS, SlowDown, observe, predict
+from flyball.governor.estimator import LARGEST, LEVELS, SlowDown, observe, predict, unseen
 from flyball.governor.state import LadderState, State
 
 WORK_S = 0.011
@@ -22,7 +22,7 @@ def taught(factor: float, contention: float, samples: int, slow: SlowDown | None
 
 
 def mean(slow: SlowDown | None, contention: float, now_s: float = 30.0, work_s: float = WORK_S) -> float:
-    return predict(slow, work_s, contention, now_s)[0]
+    return (unseen(work_s, contention) if slow is None else predict(slow, work_s, contention, now_s))[0]
 
 
 @pytest.mark.parametrize("contention", LEVELS)
@@ -69,7 +69,7 @@ def test_what_nobody_measured_is_guessed_by_how_long_the_work_is() -> None:
     assert mean(None, 4.0, work_s=0.0015) == pytest.approx(1.0, abs=0.01)  # fits a slice
     assert mean(None, 4.0, work_s=0.020) > 4.0  # shares its processor
     assert 1.0 < mean(None, 4.0, work_s=0.005) < mean(None, 4.0, work_s=0.020)
-    assert predict(None, WORK_S, 4.0, 0.0)[1] > predict(None, WORK_S, 0.0, 0.0)[1]  # and less sure of
+    assert unseen(WORK_S, 4.0)[1] > unseen(WORK_S, 0.0)[1]  # and less sure of
 
 
 def test_more_contention_is_never_guessed_to_be_better() -> None:

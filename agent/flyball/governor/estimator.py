@@ -90,21 +90,22 @@ def observe(
     return SlowDown(tuple(known), spreads)
 
 
-def spread(slow: SlowDown | None, contention: float) -> float | None:
+def spread(slow: SlowDown, contention: float) -> float | None:
     """Relative standard deviation of single answers at the nearest level; None until the rung ran there."""
-    if slow is None:
-        return None
     low, share = _between(contention)
     return slow.spreads[low if share < 0.5 else low + 1]
 
 
-def predict(slow: SlowDown | None, work_s: float, contention: float, now_s: float) -> tuple[float, float]:
+def unseen(work_s: float, contention: float) -> tuple[float, float]:
+    """The same of a rung that never ran."""
+    long = 0.0 if work_s <= SLICE_S else 1.0 if work_s >= LONG_S else (work_s - SLICE_S) / (LONG_S - SLICE_S)
+    mean = 1.0 + SHARE * long * contention
+    sd = UNSURE * mean if contention > 0.25 else UNSURE * 0.2
+    return mean, sd * sd
+
+
+def predict(slow: SlowDown, work_s: float, contention: float, now_s: float) -> tuple[float, float]:
     """Mean and variance of the factor at this contention."""
-    if slow is None:
-        long = 0.0 if work_s <= SLICE_S else 1.0 if work_s >= LONG_S else (work_s - SLICE_S) / (LONG_S - SLICE_S)
-        mean = 1.0 + SHARE * long * contention
-        sd = UNSURE * mean if contention > 0.25 else UNSURE * 0.2
-        return mean, sd * sd
     low, share = _between(contention)
     known = slow.levels
     level = known[low] or _guess(work_s, LEVELS[low], known, now_s)
@@ -118,10 +119,8 @@ def predict(slow: SlowDown | None, work_s: float, contention: float, now_s: floa
     return mean, rest * rest * _aged(level, now_s) + share * share * _aged(other, now_s)
 
 
-def is_known(slow: SlowDown | None, contention: float) -> bool:
+def is_known(slow: SlowDown, contention: float) -> bool:
     """Whether the rung ran at about this contention."""
-    if slow is None:
-        return False
     low, share = _between(contention)
     return slow.levels[low if share < 0.5 else low + 1] is not None
 

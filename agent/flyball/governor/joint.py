@@ -11,7 +11,6 @@ alone is a plain scan. Pure.
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Sequence
 
 import msgspec
@@ -81,6 +80,7 @@ def settle(parties: Sequence[Party], around: Scene, mode: Mode) -> None:
         for rank, one in enumerate(party.options):
             if one.index == party.active:
                 party.rank = rank
+                break
     if len(parties) == 1:
         _alone(parties[0], around, mode)
     elif parties:
@@ -98,19 +98,22 @@ def _options(party: Party, mode: Mode) -> list[Outlook]:
     """Those that may be chosen, the best first; the active rung when there is none."""
     if party.fixed is not None:
         return [party.outlooks[party.fixed]]
-    active = party.active
-    usable = [o for o in party.outlooks if not o.barred and (not o.held or o.index == active)]
+    active, usable = party.active, []
+    in_order, before = mode not in PLAIN, math.inf  # ladders are written down from the best, as a rule
+    for one in party.outlooks:
+        if one.barred or (one.held and one.index != active):
+            continue
+        usable.append(one)
+        accuracy = one.rung.accuracy
+        if accuracy is None or accuracy > before:
+            in_order = False
+        else:
+            before = accuracy
     if not usable:
         return [party.outlooks[active]]
-    if mode in PLAIN or not _in_order(usable):
+    if not in_order:
         usable.sort(key=lambda o: worth(o, mode), reverse=True)
     return usable
-
-
-def _in_order(usable: Sequence[Outlook]) -> bool:
-    """Ladders are written down from the best, as a rule."""
-    stated = [one.rung.accuracy for one in usable if one.rung.accuracy is not None]
-    return len(stated) == len(usable) and not any(map(operator.lt, stated, stated[1:]))
 
 
 def _alone(party: Party, around: Scene, mode: Mode) -> None:

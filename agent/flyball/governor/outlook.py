@@ -8,7 +8,7 @@ A rung is predicted from its own slow-down at the present contention, never from
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -102,26 +102,32 @@ def outlooks(ladder: LadderView, own: LadderState, around: Scene) -> list[Outloo
     least_spread = CONTENDED_SPREAD if contention >= CONTENDED else 0.0
     # Kingman: the wait grows with the mean of both variations, of the arrivals and of the work.
     evenness = min(1.0, max(EVENNESS * own.dispersion, LEAST_EVEN))
-    slows = [own.slow.get(key(rung)) for rung in ladder.rungs]
-    seen = _seen_here(ladder.rungs, slows, around) if contention >= CONTENDED else []
+    slows = _slow_downs(ladder.rungs, own)
+    seen = _seen_here(ladder.rungs, slows, around) if contention >= CONTENDED else ()
     rests, left, index, found = own.rests, own.left, -1, []
-    for rung, slow in zip(ladder.rungs, slows, strict=True):
+    for rung in ladder.rungs:
         index += 1
         barred, held, share = "", "", 1.0
-        if not rung.usable or rung.leave_alone_s > 0.0 or rung.name in rests:
+        if not rung.usable or rung.leave_alone_s > 0.0 or (rests and rung.name in rests):
             barred = unavailable(rung, own, now_s)
-        if not barred and floor is not None and rung.accuracy is not None and rung.accuracy < floor:
+        if floor is not None and not barred and rung.accuracy is not None and rung.accuracy < floor:
             barred = f"accuracy: {rung.accuracy:g} is below the floor {floor:g}"
-        if rung.name in left:
+        if left and rung.name in left:
             held, share = _held(own, rung, around)
         work_s = rung.work_s
         if work_s is None:
             found.append(Outlook(rung, index, None, 0.0, 0.0, 0.0, None, barred, held, share))
             continue
+        slow = slows.get(index)
         spread = guess = None
-        if len(seen) > 1 and not estimator.is_known(slow, contention):
+        if len(seen) > 1 and (slow is None or not estimator.is_known(slow, contention)):
             guess = estimator.between(work_s, seen)
-        factor, var = guess or estimator.predict(slow, work_s, contention, now_s)
+        if guess is not None:
+            factor, var = guess
+        elif slow is None:
+            factor, var = estimator.unseen(work_s, contention)
+        else:
+            factor, var = estimator.predict(slow, work_s, contention, now_s)
         if slow is not None:
             spread = estimator.spread(slow, contention)
         if spread is None:
@@ -138,14 +144,26 @@ def outlooks(ladder: LadderView, own: LadderState, around: Scene) -> list[Outloo
     return found
 
 
+def _slow_downs(rungs: Sequence[Rung], own: LadderState) -> dict[int, estimator.SlowDown]:
+    """By the rung's index, of those that ran: few of many."""
+    if not own.slow:
+        return {}
+    ran = {of.rpartition("@")[0] for of in own.slow}
+    keys = ((index, key(rung)) for index, rung in enumerate(rungs) if rung.name in ran)
+    return {index: own.slow[of] for index, of in keys if of in own.slow}
+
+
 def _seen_here(
-    rungs: Sequence[Rung], slows: Sequence[estimator.SlowDown | None], around: Scene
-) -> list[tuple[float, float]]:
+    rungs: Sequence[Rung], slows: Mapping[int, estimator.SlowDown], around: Scene
+) -> Sequence[tuple[float, float]]:
     """Work and factor of the rungs that ran at about this contention."""
+    if len(slows) < 2:
+        return ()  # nothing lies between one
     found = []
-    for rung, slow in zip(rungs, slows, strict=True):
-        if slow is not None and rung.work_s is not None and estimator.is_known(slow, around.contention):
-            found.append((rung.work_s, estimator.predict(slow, rung.work_s, around.contention, around.now_s)[0]))
+    for index, slow in slows.items():
+        work_s = rungs[index].work_s
+        if work_s is not None and estimator.is_known(slow, around.contention):
+            found.append((work_s, estimator.predict(slow, work_s, around.contention, around.now_s)[0]))
     return found
 
 

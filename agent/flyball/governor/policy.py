@@ -75,8 +75,7 @@ def choose(
     parties: list[Party | None] = []
     for ladder in view.ladders:
         own = state.ladders[ladder.name]
-        names = [rung.name for rung in ladder.rungs]
-        active = names.index(ladder.active) if ladder.active in names else None
+        active = next((i for i, rung in enumerate(ladder.rungs) if rung.name == ladder.active), None)
         parties.append(None if active is None else Party(ladder, own, outlooks(ladder, own, around), active))
     here = [party for party in parties if party is not None]
     warm(around, view, state, [p.outlooks[p.active] for p in here], [p.outlooks for p in here], rules.horizon_s)
