@@ -1,7 +1,7 @@
 # flyball: every target sets up what it needs in .venv/. `make help` lists them.
 PYTHON ?= python3
 VENV := .venv
-TEST_PROCESSES ?= 2
+export TEST_PROCESSES ?= 2
 BIN := $(VENV)/bin
 # mosquitto and friends lie there; not on an unprivileged user's PATH
 export PATH := $(PATH):/usr/sbin:/usr/local/sbin
@@ -24,9 +24,8 @@ demo: setup  ## a daemon, a ladder and a load you can watch (DEMO_ARGS="--second
 
 test: setup-dev  ## every test, two files at a time (TEST_ARGS="tests/engine -x" to choose, TEST_PROCESSES=0 for one)
 	@packaging/setup.sh mosquitto
-	@mkdir -p build
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --junitxml=build/tests.xml $(TEST_ARGS)
-	@if [ "$$FLYBALL_STRICT_SKIPS" = 1 ]; then $(BIN)/python packaging/skips.py build/tests.xml tests/expected_skips.txt; fi
+	packaging/test.sh $(TEST_ARGS)
+	@if [ "$$FLYBALL_STRICT_SKIPS" = 1 ]; then $(BIN)/python packaging/skips.py tests/expected_skips.txt build/tests.xml build/alone.xml; fi
 
 check: setup-dev  ## ruff, mypy --strict, import contracts, shellcheck where it is installed
 	$(BIN)/ruff check .

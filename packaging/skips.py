@@ -1,6 +1,6 @@
-"""Fails when a test was skipped for a reason that nobody expected: skips.py JUNIT.xml EXPECTED.txt
+"""Fails when a test was skipped for a reason that nobody expected: skips.py EXPECTED.txt JUNIT.xml ...
 
-JUnit file -> reasons of skipped tests -> compared with the committed patterns -> exit code 1 and the list, or 0
+JUnit files -> reasons of skipped tests -> compared with the committed patterns -> exit code 1 and the list, or 0
 
 EXPECTED.txt has one regular expression a line, searched for in "test id: reason"; '#' begins a comment.
 """
@@ -31,17 +31,17 @@ def patterns(expected: Path) -> list[re.Pattern[str]]:
 
 
 def main(argv: list[str]) -> int:
-    if len(argv) != 3:
-        print("usage: skips.py JUNIT.xml EXPECTED.txt", file=sys.stderr)
+    if len(argv) < 3:
+        print("usage: skips.py EXPECTED.txt JUNIT.xml ...", file=sys.stderr)
         return 2
-    allowed = patterns(Path(argv[2]))
-    every = skipped(Path(argv[1]))
+    allowed = patterns(Path(argv[1]))
+    every = [line for report in argv[2:] for line in skipped(Path(report))]
     unexpected = [line for line in every if not any(p.search(line) for p in allowed)]
     for line in unexpected:
         print(f"unexpected skip: {line}", file=sys.stderr)
     if unexpected:
         print(
-            f"{len(unexpected)} of {len(every)} skipped tests are not named in {argv[2]}: "
+            f"{len(unexpected)} of {len(every)} skipped tests are not named in {argv[1]}: "
             "give the machine what they need, or add a pattern with the reason",
             file=sys.stderr,
         )

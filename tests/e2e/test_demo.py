@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 
+@pytest.mark.alone
 def test_load_comes_and_goes_and_no_request_fails(tmp_path: Path) -> None:
     report = tmp_path / "demo.json"
     picture = tmp_path / "x.svg"

@@ -24,7 +24,7 @@ def run(folder: Path, expected: str, tests: str = TESTS) -> subprocess.Completed
     pytest_run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--junitxml=r.xml", "test_sample.py"]
     tried = subprocess.run(pytest_run, cwd=folder, capture_output=True, timeout=60)
     assert tried.returncode in (0, 5)  # 5: every module was skipped, no test was left
-    command = [sys.executable, str(SCRIPT), "r.xml", "expected.txt"]
+    command = [sys.executable, str(SCRIPT), "expected.txt", "r.xml"]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
 
 
