@@ -6,6 +6,7 @@ ResNet-8 (CIFAR-10, fp32, ONNX Runtime, one thread; 12 KB inputs) with `batch = 
 batch_throughput_x: answers per second with 32 requests in flight, batched over unbatched, alternating blocks.
 met_pct: open-loop Poisson arrivals at 40 % of the unbatched capacity, every third request with a limit of 2, 10 and
 50 ms: the share answered within its own limit; a refusal is not met. met_2ms_pct, met_10ms_pct, met_50ms_pct: of each.
+delayed_met_*: the same with `batch_delay_ms = 5`, which is longer than the shortest limit: nobody may be late for it.
 """
 
 from __future__ import annotations
@@ -38,13 +39,15 @@ from flyball.ports import InferRequest, Tensor
 MODEL = Path(__file__).resolve().parents[2] / "shared/data/models/onnx_derived/resnet8_cifar10_fp32.onnx"
 LIMITS_MS = (2, 10, 50)
 SHARE_OF_CAPACITY = 0.4
+DELAY_MS = 5
 
 
-async def opened(root: Path, batch: int) -> LadderRunner:
+async def opened(root: Path, batch: int, delay_ms: int = 0) -> LadderRunner:
     facts = await inspect(MODEL, 60)
     (root / MODEL.name).write_bytes(MODEL.read_bytes())
     text = draft(DraftRequest(name=f"batch{batch}", version="1", task="tensor", models=(facts,)))
-    (root / FILE_NAME).write_text(text.replace("[[rung]]\n", f"[[rung]]\nbatch = {batch}\n"))
+    keys = f"batch = {batch}\nbatch_delay_ms = {delay_ms}\n"
+    (root / FILE_NAME).write_text(text.replace("[[rung]]\n", f"[[rung]]\n{keys}"))
     runner = LadderRunner(load(root), Engine(threads=1), Standby(0), Events(), SystemClock())
     await runner.start()
     return runner
@@ -113,12 +116,18 @@ async def measure(quick: bool) -> dict[str, float]:
             for batch, runner in runners.items():
                 rates[batch].append(await rate(runner, request, 32, seconds))
         capacity = statistics.median(rates[1])
-        held = await deadlines(runners[8], tensor, SHARE_OF_CAPACITY * capacity, 5 if quick else 30)
+        per_s, mixed_s = SHARE_OF_CAPACITY * capacity, 5 if quick else 30
+        held = await deadlines(runners[8], tensor, per_s, mixed_s)
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        delayed = await opened(Path(folder), 8, DELAY_MS)
+        stack.push_async_callback(delayed.close)
+        waited = await deadlines(delayed, tensor, per_s, mixed_s)
     return {
         "batch_throughput_x": round(statistics.median(rates[8]) / capacity, 3),
         "unbatched_per_s": round(capacity, 1),
         "batched_per_s": round(statistics.median(rates[8]), 1),
         **held,
+        **{f"delayed_{key}": value for key, value in waited.items()},
     }
 
 

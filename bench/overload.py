@@ -10,9 +10,10 @@ is late by counts against the runner.
 goodput_<load>x       right answers within their deadline, per second (median of the blocks)
 goodput_at_5x_ratio   the one at 5x over the best of all loads
 accepted_p99_over_deadline  at 5x: p99 of the latency of all answers, in time or late, over the deadline
-refusal_p99_ms        arrival to refusal, the worst of the loads from 2x on; a refusal is any QueueFullError, and a
-                      DeadlineError that the runner raised without waiting for anything, or within 5 ms
-expired_pct, expired_at_5x_pct  DeadlineErrors that came only after waiting, in percent of all arrivals (of those at 5x)
+refusal_p99_ms        arrival to refusal, the worst of the loads from 2x on; a refusal is any QueueFullError and any
+                      DeadlineError, those that came only after waiting included
+expired_pct, expired_at_5x_pct  the latter: refused neither without waiting for anything nor within 5 ms, in percent of
+                      all arrivals (of those at 5x)
 late_at_5x_pct        answers after their deadline, in percent of all arrivals at 5x
 error_pct             every other error and every wrong answer, in percent of all arrivals
 capacity_after_qps    capacity once more at the end: far from capacity_qps means that the machine was not quiet
@@ -63,6 +64,7 @@ DOUBTFUL_LAG_S = 0.005
 WARM_SHARE = 0.2  # of a block: until the queue is as it stays
 
 Kind = Literal["answered", "wrong", "refused", "expired", "failed"]
+REFUSALS = ("refused", "expired")  # at once, after waiting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,7 +185,7 @@ def judge(blocks: Sequence[Block], deadline_s: float) -> dict[str, float]:
     everything = [a for b in blocks for a in b.arrivals]
     judged = arrivals[JUDGED]
     took_s = [a.took_s for a in judged if a.kind == "answered"]
-    refusals_s = {load: [a.took_s for a in arrivals[load] if a.kind == "refused"] for load in goodput}
+    refusals_s = {load: [a.took_s for a in arrivals[load] if a.kind in REFUSALS] for load in goodput}
     best = max(goodput.values())
     return {
         "goodput_at_5x_ratio": round(goodput[JUDGED] / best, 4) if best else 0.0,
@@ -205,7 +207,7 @@ def judge(blocks: Sequence[Block], deadline_s: float) -> dict[str, float]:
 def row(block: Block, deadline_s: float) -> str:
     arrivals = block.arrivals
     took_ms = [a.took_s * 1e3 for a in arrivals if a.kind == "answered"]
-    refused_ms = [a.took_s * 1e3 for a in arrivals if a.kind == "refused"]
+    refused_ms = [a.took_s * 1e3 for a in arrivals if a.kind in REFUSALS]
     lag_ms = percentile([a.lag_s * 1e3 for a in arrivals], 0.99)
     return (
         f"{block.load:>4g}x {len(arrivals) / block.seconds:>8.0f} {block.goodput(deadline_s):>9.1f} "

@@ -244,7 +244,8 @@ class Daemon:
         """Ladders first, then READY: until then the API is up and answers what it can."""
         for problem in self._lineup.problems:
             log.error("a ladder cannot be served: %s", problem)
-        await self._take(self._lineup)
+        async with self._reloading:  # a reload may come while the first ladders still load
+            await self._take(self._lineup)
         await self._uplink.start()
         # What is there now stays. A full collection would look through all of it: some 10 ms without an answer.
         gc.collect()

@@ -105,12 +105,18 @@ async def test_one_who_leaves_while_waiting_is_no_longer_counted() -> None:
     assert queue.pending() == 1
 
 
-async def test_ahead_counts_those_in_slots_and_those_more_urgent() -> None:
+async def test_ahead_counts_those_that_are_more_urgent_and_wait_for_the_same_rung() -> None:
     queue = SlotQueue(1, limit=5)
+    assert queue.ahead_of(urgency(2.0), "a") == 0
     await queue.take(urgency())
-    waiting = [asyncio.create_task(queue.take(urgency(s))) for s in (1.0, 3.0)]
+    waiting = [
+        asyncio.create_task(queue.take(urgency(s), rung))
+        for s, rung in ((1.0, "a"), (3.0, "a"), (1.0, "b"), (1.5, "a"))
+    ]
     await asyncio.sleep(0)
-    assert queue.ahead_of(urgency(2.0)) == 2
-    assert queue.ahead_of(urgency(2.0, priority=1)) == 1
+    assert queue.ahead_of(urgency(2.0), "a") == 2
+    assert queue.ahead_of(urgency(2.0), "b") == 1
+    assert queue.ahead_of(urgency(2.0), "c") == 0
+    assert queue.ahead_of(urgency(2.0, priority=1), "a") == 0
     for task in waiting:
         task.cancel()

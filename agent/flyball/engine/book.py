@@ -104,10 +104,13 @@ class RungBook:
         rest_s = min(self._config.rest_s, _FIRST_REST_S * 2.0 ** min(history.refusals, 20))
         history.refusals += 1
         history.rests_until_s = self._clock.monotonic_s() + rest_s
-        self._note(rung, "failed", error)
+        state = self._entries[rung.name].state
+        # One that is open was to be opened again for the instances that it has lost: what is left of it goes on.
+        self._note(rung, state if state in ("active", "standby") else "failed", error)
 
-    def ended(self, rung: Rung, error: str) -> bool:
-        """Its worker ended by itself. True when that has become a loop: the rung then rests."""
+    def ended(self, rung: Rung, error: str, state: State = "failed") -> bool:
+        """A worker of it ended by itself; `state` is what the rung is then: others of it may go on. True when that has
+        become a loop: the rung then rests."""
         now_s, history = self._clock.monotonic_s(), self._history[rung.name]
         history.ends.append(now_s)
         while history.ends and now_s - history.ends[0] > self._config.crash_loop_window_s:
@@ -117,7 +120,7 @@ class RungBook:
             error = f"{error}; {len(history.ends)} ends in a row: left alone for {self._config.rest_s:.0f} s"
             history.rests_until_s = history.loops_until_s = now_s + self._config.rest_s
             history.ends.clear()
-        self._note(rung, "failed", error)
+        self._note(rung, state, error)
         return looping
 
     def entries(self) -> tuple[RungStatus, ...]:

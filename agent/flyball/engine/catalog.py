@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from weakref import WeakValueDictionary
 
 from flyball.clock import Clock
 from flyball.config import Engine, LadderSettings
@@ -32,6 +33,9 @@ class EngineCatalog:
         self._shares = Shares()
         self._loading = asyncio.Semaphore(_LOADS_AT_ONCE)
         self._runners: dict[str, LadderRunner] = {}
+        self._made: set[LadderRunner] = set()  # all that are not closed, those that are loading or leaving included
+        self._changes: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by ladder, while one is changed
+        self._closed = False
         self._kinds: dict[str, frozenset[str]] = {}
 
     def get(self, name: str, version: str | None = None) -> LadderRunner:
@@ -52,8 +56,15 @@ class EngineCatalog:
 
     async def load(self, folder: LadderFolder, first: str = "", settings: LadderSettings = DEFAULTS) -> None:
         """Puts the ladder into service, in place of another version of it; returns when its first rung answers. Raises
-        UnavailableError: then a version that was in service stays, and one that is new is listed as failed."""
+        UnavailableError: then a version that was in service stays, and one that is new is listed as failed and tried
+        again. Changes of one ladder happen one after the other."""
+        async with self._change_of(folder.name):
+            await self._load(folder, first, settings)
+
+    async def _load(self, folder: LadderFolder, first: str, settings: LadderSettings) -> None:
+        self._refuse_when_closed()
         runner = LadderRunner(folder, self._config, self._standby, self._events, self._clock, settings, self._shares)
+        self._made.add(runner)
         old = self._runners.get(folder.name)
         if old is None:
             self._runners[folder.name] = runner  # requests that come before its first rung is open wait for it
@@ -61,17 +72,22 @@ class EngineCatalog:
             async with self._loading:
                 runner.limit_to(await self._accelerators(folder))
                 await runner.start(first)
-        except UnavailableError:
-            if old is not None:
-                await runner.close()
+            self._refuse_when_closed()
+        except BaseException as error:
+            if old is None and isinstance(error, UnavailableError) and not self._closed:
+                runner.keep_trying(first)
+                raise
+            if self._runners.get(folder.name) is runner:
+                del self._runners[folder.name]
+            await self._end(runner)
             raise
         self._runners[folder.name] = runner
-        if old is not None:
-            await old.close()
         message = f"ladder {folder.name} {folder.version} is in service"
         self._events.publish(
             Event(kind="ladder_loaded", t_s=self._clock.monotonic_s(), message=message, ladder=folder.name)
         )
+        if old is not None:
+            await self._end(old)
 
     def configure(self, settings: Mapping[str, LadderSettings]) -> None:
         """After a reload: the cascade and the cache of every ladder as they are configured now."""
@@ -80,15 +96,32 @@ class EngineCatalog:
 
     async def remove(self, name: str) -> None:
         """Raises NotFoundError."""
-        runner = self.get(name)
-        del self._runners[name]
-        await runner.close()
-        message = f"ladder {name} {runner.version} is out of service"
-        self._events.publish(Event(kind="ladder_removed", t_s=self._clock.monotonic_s(), message=message, ladder=name))
+        async with self._change_of(name):
+            runner = self.get(name)
+            del self._runners[name]
+            await self._end(runner)
+            message = f"ladder {name} {runner.version} is out of service"
+            self._events.publish(
+                Event(kind="ladder_removed", t_s=self._clock.monotonic_s(), message=message, ladder=name)
+            )
 
     async def close(self) -> None:
-        runners, self._runners = self._runners, {}
-        await asyncio.gather(*(r.close() for r in runners.values()))
+        """Also what is being loaded: its load fails then."""
+        self._closed = True
+        self._runners = {}
+        await asyncio.gather(*map(self._end, list(self._made)))
+
+    def _change_of(self, name: str) -> asyncio.Lock:
+        return self._changes.setdefault(name, asyncio.Lock())
+
+    async def _end(self, runner: LadderRunner) -> None:
+        await runner.close()
+        self._made.discard(runner)
+
+    def _refuse_when_closed(self) -> None:
+        """Raises UnavailableError."""
+        if self._closed:
+            raise UnavailableError("no ladder can be loaded: the engine is closing")
 
     async def _accelerators(self, folder: LadderFolder) -> frozenset[str]:
         """The kinds of accelerator that the ladder's backends find. A processor is always there; a backend is asked

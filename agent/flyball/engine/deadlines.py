@@ -1,6 +1,6 @@
 """When requests that are under way run out of time: one timer for all of them.
 
-add(future) ... discard(future), or DeadlineError into the future
+add(future) ... discard(future), or DeadlineError into the future;  close: UnavailableError into all that are left
 
 A timer for each request, which nearly always is cancelled, costs a few microseconds; a dictionary's entry costs none.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from flyball.errors import DeadlineError
+from flyball.errors import DeadlineError, UnavailableError
 
 
 class Deadlines:
@@ -33,8 +33,13 @@ class Deadlines:
         self._due.pop(future, None)
 
     def close(self) -> None:
+        """What is still under way will not be answered: it is told now, since nobody looks at its time any more."""
         if self._timer is not None:
             self._timer.cancel()
+        due, self._due = self._due, {}
+        for future in due:
+            if not future.done():
+                future.set_exception(UnavailableError("no answer before the ladder was unloaded"))
 
     def _set(self, at_s: float) -> None:
         if self._timer is not None:

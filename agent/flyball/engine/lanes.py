@@ -47,8 +47,10 @@ class Lanes:
 
     def _run(self, ring: Ring) -> None:
         try:
+            signalled = select.poll()  # select() itself takes no descriptor above 1023, and a worker keeps the daemon's
+            signalled.register(ring.eventfd, select.POLLIN)
             while True:
-                entries = _next(ring, self._spin)
+                entries = _next(ring, signalled if self._spin else None)
                 if self._batches:
                     self._many(entries)
                 else:
@@ -105,12 +107,13 @@ class Lanes:
             slots.write_refusal(slot, generation, FAILED, str(outcome))
 
 
-def _next(ring: Ring, spin: bool) -> list[Entry]:
-    if spin:
+def _next(ring: Ring, signalled: select.poll | None) -> list[Entry]:
+    """`signalled` is what a lane that polls sleeps in at last; without it, reading the eventfd sleeps."""
+    if signalled is not None:
         until_s = time.monotonic() + _SPIN_S
         while time.monotonic() < until_s:
             entries = ring.pop_all()
             if entries:
                 return entries
-        select.select([ring.eventfd], [], [])
+        signalled.poll()
     return ring.pop_all()

@@ -73,10 +73,11 @@ class OpenedRung:
         self.failed = 0  # requests in a row that the session failed on
         self._checking = asyncio.Lock()
         self.in_flight = 0
-        self.pace = Pace(warmth.p50_s)
+        self.pace = Pace(warmth.p50_s, len(workers) * rung.batch)
         self._limit_s = limit_s
         self._waiting: deque[tuple[Ticket, float]] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        self._due_s = 0.0  # when the timer goes off
         self._emptied: asyncio.Event | None = None  # while somebody waits for the last request to be answered
         # One worker that takes requests one by one, on an accelerator that is nobody else's: nothing to arrange.
         self._plain = workers[0] if len(workers) == 1 and rung.batch == 1 and share is None else None
@@ -124,6 +125,11 @@ class OpenedRung:
                     compare(worker, await worker.canary(timeout_s), expected, self.rung.precision, self._finite)
                     self.answered(time.monotonic())
 
+    def worker_ended(self) -> None:
+        """To be called when one of its workers has exited: what waits goes on with the others, or is told that there
+        are none. It may wait for a turn of a share or for a batch, and then no answer comes that would tell it."""
+        self._dispatch()
+
     def answered(self, now_s: float) -> None:
         """It gave a good answer just now."""
         self.answered_s = now_s
@@ -136,22 +142,38 @@ class OpenedRung:
         while self._waiting:
             worker = self.workers[0] if len(self.workers) == 1 else max(self.workers, key=Worker.idle_lanes)
             if not worker.idle_lanes():
-                if not self.alive():
-                    self._refuse_waiting()
-                return
+                if self.alive():
+                    return
+                self._refuse_waiting()
+                break
             wait_s = 0.0 if due else self._worth_waiting_s()
             due = False
             if wait_s > 0:
-                if self._timer is None:
-                    self._timer = self._loop.call_later(wait_s, self._on_timer)
+                self._look_again(wait_s)
                 return
+            self._forget_timer()
             if self._share is not None and not self._share.may_start(self, self._ladder, self._dispatch):
                 return
             batch = [self._waiting.popleft()[0] for _ in range(min(self.rung.batch, len(self._waiting)))]
             turn = _Turn(self._share, self._ladder, len(batch)) if self._share is not None else None
             worker.submit([Request(t.generation, t.slot, self._finisher(t.done, turn)) for t in batch], self.hang_s)
+        self._forget_timer()
         if self._share is not None:
             self._share.leave(self)
+
+    def _look_again(self, after_s: float) -> None:
+        """Sooner than was meant, where a request with less time has come."""
+        due_s = time.monotonic() + after_s
+        if self._timer is None or due_s < self._due_s:
+            self._forget_timer()
+            self._due_s = due_s
+            self._timer = self._loop.call_later(after_s, self._on_timer)
+
+    def _forget_timer(self) -> None:
+        """It was for those who have gone: those who come next may wait for as long as they did."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _worth_waiting_s(self) -> float:
         """How long the oldest request may still wait for others to share its run: never into anybody's deadline, and

@@ -37,8 +37,8 @@ async def open_rung(
     starting: set[Worker] | None = None,
 ) -> OpenedRung:
     """`expected`: the canary's answer; `share`: of the accelerator, where ladders take turns on it; `starting` holds
-    the workers until they are open. Raises LadderError (the artifact is not the manifest's), OpenError, CanaryError,
-    WorkerError."""
+    the workers until they are open, or gone. Raises LadderError (the artifact is not the manifest's), OpenError,
+    CanaryError, WorkerError."""
     starting = set() if starting is None else starting
     artifact = await _verified(folder, rung, config.load_timeout_s)
     options = dict(rung.options)
@@ -131,7 +131,8 @@ async def _start(
         await worker.stop(0)
         raise
     finally:
-        starting.discard(worker)
+        if not worker.lingers():
+            starting.discard(worker)
     return worker, warmth
 
 

@@ -8,6 +8,7 @@ tasks.py's. Runs on Python 3.8.
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
@@ -56,6 +57,7 @@ class Pipeline:
             self._task = ImageTask(plan, session)
         self._session = session
         self._running = threading.Lock()
+        self._said = False
         if plan["batch"] > 1:
             _check_batchable(session.signature)
 
@@ -134,9 +136,12 @@ class Pipeline:
             started_ns = time.monotonic_ns()
             try:
                 answer = self._session.run(_stacked(part))
+                if len(part) > 1:
+                    answer = _with_rows(answer, sum(p.rows for p in part))
             except Exception as error:
                 # In a batch nobody knows whose fault it is: each is tried by itself, once the lock is free.
                 failure = _fault(error)
+                self._say_once(error)
             run_ns = time.monotonic_ns() - started_ns
         if failure is None:
             outcomes.update(self._finish(part, answer, run_ns))
@@ -146,6 +151,13 @@ class Pipeline:
             for prepared in part:
                 outcomes.update(self._run([prepared]))
         return outcomes
+
+    def _say_once(self, error: Exception) -> None:
+        """A rung that spoils its batches costs a run more each time: somebody should know."""
+        if isinstance(error, _WrongRows) and not self._said:
+            self._said = True
+            sys.stderr.write("a batch is answered one by one: {}: leave `batch` out\n".format(error))
+            sys.stderr.flush()
 
     def _finish(self, part: List[_Prepared], answer: Mapping[str, Array], run_ns: int) -> Dict[int, Outcome]:
         outcomes: Dict[int, Outcome] = {}
@@ -172,15 +184,22 @@ class _Prepared(NamedTuple):
 
     @property
     def rows(self) -> int:
-        shape = next(iter(self.tensors.values())).shape
-        return int(shape[0]) if shape else 1
+        """The first size that its tensors agree in; 0 when there is none, and it can only run alone."""
+        sizes = {value.shape[:1] for value in self.tensors.values()}
+        first = sizes.pop()
+        return int(first[0]) if first and not sizes else 0
+
+
+class _WrongRows(Exception):
+    """The outputs of a batch cannot be shared out among its requests."""
 
 
 def _alike(ready: List[_Prepared]) -> List[List[_Prepared]]:
-    """Those whose tensors agree but for the first size can run together; order is kept."""
+    """Those whose tensors agree but for the first size can run together; order is kept. A request whose own tensors
+    differ in it runs alone: nobody could tell which row of one belongs to which of another."""
     parts: List[List[_Prepared]] = []
     for prepared in ready:
-        if parts and _form(parts[-1][0]) == _form(prepared):
+        if parts and prepared.rows and parts[-1][0].rows and _form(parts[-1][0]) == _form(prepared):
             parts[-1].append(prepared)
         else:
             parts.append([prepared])
@@ -189,6 +208,17 @@ def _alike(ready: List[_Prepared]) -> List[List[_Prepared]]:
 
 def _form(prepared: _Prepared) -> List[Tuple[str, Any]]:
     return [(name, value.shape[1:]) for name, value in prepared.tensors.items()]
+
+
+def _with_rows(answer: Mapping[str, Any], rows: int) -> Dict[str, Array]:
+    """As arrays, each with a row for every one that went in. Raises _WrongRows."""
+    if not isinstance(answer, Mapping):
+        raise _WrongRows("the session answered {} rows with {}".format(rows, type(answer).__name__))
+    arrays = {name: np.asarray(value) for name, value in answer.items()}
+    for name, value in arrays.items():
+        if value.shape[:1] != (rows,):
+            raise _WrongRows("{} rows went in, but output {!r} has the shape {}".format(rows, name, list(value.shape)))
+    return arrays
 
 
 def _stacked(part: List[_Prepared]) -> Dict[str, Array]:

@@ -3,28 +3,30 @@
 Worker.start -> open message -> signature -> submit(slot) -> request ring ... reply ring -> callback
 
 Everything happens in the daemon's event loop: readers on the control socket, the reply eventfd, the standard error
-pipe and a pidfd. A worker ends in exactly one way, `exited`, and every request it still held is then told.
+pipe and a pidfd. A worker ends in exactly one way, `exited`, and every request it still held is then told; none waits
+for ever, not even for a process that a driver holds in the kernel.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
+import select
 import signal
 import socket
-import subprocess
-import sys
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from flyball.engine.canary import Sample
-from flyball.engine.channel import Channel, memory_for
+from flyball.engine.channel import Channel
 from flyball.engine.slots import SlotPool
+from flyball.engine.spawn import Opening as Opening
+from flyball.engine.spawn import Spawned, new_channel, open_message, spawn
+from flyball.engine.stderr import StderrLog
 from flyball.engine.wire import Decoder, Message, WireError, encode
 from flyball.errors import OpenError, WorkerError
 
@@ -32,26 +34,7 @@ log = logging.getLogger(__name__)
 
 # None = the reply is in the slot; else why there will be none.
 Outcome = str | None
-# Kernels work on small arrays, for which BLAS threads only cost memory; and no runtime reports anything to anybody
-# (ONNX Runtime 1.31 writes a device id and events under ~/.cache unless told not to before it is imported).
-_WORKER_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1"}
-_STDERR_LINES = 6  # kept for the message when a worker dies while it opens
-_STDERR_LINE_BYTES = 4096  # a longer line is cut: a worker must not fill the daemon's memory
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Opening:
-    """What a worker is asked to open. `plan` is None when only the artifact's signature is wanted."""
-
-    label: str  # for logs and messages: "imagenet/v2-224"
-    backend: str
-    artifact: Path
-    options: dict[str, Any]
-    plan: dict[str, Any] | None = None
-    lanes: int = 1  # threads that answer
-    depth: int = 1  # requests, or batches of them, that a lane has at once: one under way, the others ready for it
-    spin: bool = False  # lanes poll before they sleep
-    settle: dict[str, Any] = field(default_factory=dict)  # "nice": int, "cpus": list of int
+_KILL_S = 1.0  # a killed process that is still there after so long hangs in a driver, and may do so for ever
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,55 +62,44 @@ class _Batch:
     left: int
 
 
-class Worker:
-    """One child process. Made by `start`; `stop` or `kill` ends it."""
+_Pending = tuple[int, Callable[[Outcome], None], _Batch]  # slot, whom to tell, together with
 
-    def __init__(self, label: str, process: subprocess.Popen[bytes], control: socket.socket) -> None:
+
+class Worker:
+    """One child process. Made by `start`; `stop` or `kill` ends it. One that does not even end when it is killed is
+    given up: for all others it has exited, but the memory that it may still write to is withheld until it is gone."""
+
+    def __init__(self, label: str, spawned: Spawned, channel: Channel | None, slots: SlotPool | None) -> None:
         self.label = label
-        self.pid = process.pid
+        self.pid = spawned.process.pid
         self.load_s = 0.0
         self.signature: Message = {}
         self.exited: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._loop = asyncio.get_running_loop()
-        self._process = process
-        self._control = control
+        self._process, self._control, self._pidfd = spawned
         self._decoder = Decoder()
-        self._answer: asyncio.Future[Message] | None = None
-        self._channel: Channel | None = None
-        self._pending: dict[int, tuple[Callable[[Outcome], None], _Batch]] = {}  # by generation
+        self._answers: dict[int, asyncio.Future[Message]] = {}  # by the number of what was asked
+        self._numbers = itertools.count(1)
+        self._channel = channel
+        self._slots = slots
+        self._places: Sequence[int] = slots.place if slots is not None else ()
+        self._withheld: list[int] = []  # places of slots, from when it is given up until it is gone
+        self._pending: dict[int, _Pending] = {}  # by generation
         self._idle: list[int] = []  # lanes with room for a batch, each as often as it has room
+        self.answered_s = self._loop.time()  # monotonic: of the last answer, to a request or to the canary
         self._progress_s = 0.0  # loop time of the last sign of life while requests were pending
         self._watch: asyncio.TimerHandle | None = None
-        self._stderr: deque[str] = deque(maxlen=_STDERR_LINES)
-        self._stderr_rest = b""
+        self._grace: asyncio.TimerHandle | None = None  # since it was killed
         self._cause = ""
-        self._pidfd = os.pidfd_open(process.pid)
-        assert process.stderr is not None
-        os.set_blocking(process.stderr.fileno(), False)
+        assert self._process.stderr is not None
+        self._stderr = StderrLog(label, self._process.stderr)
         self._loop.add_reader(self._pidfd, self._on_exit)
-        self._loop.add_reader(process.stderr.fileno(), self._on_stderr)
-        self._loop.add_reader(control.fileno(), self._on_control)
+        self._loop.add_reader(self._control.fileno(), self._on_control)
 
     @classmethod
     def spawn(cls, label: str, channel: Channel | None = None, slots: SlotPool | None = None, depth: int = 1) -> Worker:
-        """A process that waits for its first control message. The interpreter is the daemon's own."""
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        fds = [theirs.fileno(), *(channel.fds() if channel else ()), *([slots.fd] if slots else [])]
-        with theirs, contextlib.ExitStack() as undo:
-            undo.callback(ours.close)
-            process = subprocess.Popen(
-                [sys.executable, "-m", "flyball.engine.worker", str(theirs.fileno()), str(os.getpid())],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                pass_fds=fds,
-                start_new_session=True,  # a terminal's Ctrl-C reaches the daemon alone
-                env={**os.environ, **_WORKER_ENVIRONMENT},
-            )
-            undo.pop_all()
-        worker = cls(label, process, ours)
-        worker._channel = channel
+        """A process that waits for its first control message. Raises OSError."""
+        worker = cls(label, spawn(channel, slots), channel, slots)
         if channel is not None:
             worker._idle = list(range(len(channel.requests))) * depth
             worker._loop.add_reader(channel.replies.eventfd, worker._on_replies)
@@ -137,11 +109,12 @@ class Worker:
     async def start(
         cls, opening: Opening, slots: SlotPool | None, timeout_s: float, starting: set[Worker] | None = None
     ) -> Worker:
-        """A worker with `opening` opened in it; it is in `starting` from its birth on, and until it has failed. Raises
+        """A worker with `opening` opened in it; it is in `starting` from its birth on, and until it is gone. Raises
         OpenError (the backend refused), WorkerError (it died or took longer than `timeout_s`); the process is then
-        gone."""
-        channel = _new_channel(slots.count, opening) if slots is not None else None
+        gone, or given up."""
+        channel = None
         try:
+            channel = new_channel(slots.places, opening) if slots is not None else None
             worker = cls.spawn(opening.label, channel, slots, opening.depth)
         except OSError as error:  # no more descriptors, processes or memory
             if channel is not None:
@@ -149,53 +122,40 @@ class Worker:
             raise WorkerError(f"{opening.label}: no worker could be started: {error.strerror}") from error
         starting = set() if starting is None else starting
         starting.add(worker)
-        message: Message = {
-            "op": "open",
-            "backend": opening.backend,
-            "artifact": str(opening.artifact),
-            "options": opening.options,
-            "plan": opening.plan,
-            "spin": opening.spin,
-            "settle": opening.settle,
-        }
-        if slots is not None and channel is not None:
-            fd, reply_fd, *request_fds = channel.fds()
-            message["memory"] = {
-                "slots_fd": slots.fd,
-                "slots": slots.count,
-                "input_bytes": slots.input_bytes,
-                "output_bytes": slots.output_bytes,
-                "channel_fd": fd,
-                "request_fds": request_fds,
-                "reply_fd": reply_fd,
-            }
         try:
-            reply = await worker.ask(message, timeout_s)
+            reply = await worker.ask(open_message(opening, channel, slots), timeout_s)
         except BaseException:
-            await worker.stop(0)
-            starting.discard(worker)
+            try:
+                await worker.stop(0)
+            finally:
+                if not worker.lingers():
+                    starting.discard(worker)
             raise
         worker.signature = reply["signature"]
         worker.load_s = reply["load_s"]
         return worker
 
     async def ask(self, message: Message, timeout_s: float) -> Message:
-        """Sends a control message and waits for its answer; one at a time. Raises OpenError, WorkerError."""
-        self._answer = self._loop.create_future()
+        """Sends a control message and waits for its answer. Raises OpenError, WorkerError."""
+        number = next(self._numbers)
+        answer = self._answers[number] = self._loop.create_future()
         try:
-            await self._loop.sock_sendall(self._control, encode(message))
-            reply = await asyncio.wait_for(self._answer, timeout_s)
+            await self._loop.sock_sendall(self._control, encode({**message, "number": number}))
+            reply: Message = await asyncio.wait_for(answer, timeout_s)
         except asyncio.TimeoutError:
             self.kill("hung")
-            await self.exited
+            await asyncio.shield(self.exited)
             what = f"the worker did not finish {message['op']!r} within {timeout_s:g} s and was killed"
-            raise WorkerError(f"{self.label}: {what}{self._said()}") from None
+            raise WorkerError(f"{self.label}: {what}{self._stderr.said()}") from None
         except OSError:  # the socket broke because the process died: its exit says why
-            raise WorkerError(f"{self.label}: the worker ended: {await self.exited}{self._said()}") from None
+            del self._answers[number]
+            cause = await asyncio.shield(self.exited)
+            raise WorkerError(f"{self.label}: the worker ended: {cause}{self._stderr.said()}") from None
         finally:
-            self._answer = None
+            self._answers.pop(number, None)  # an answer that comes after all is then nobody's
         if "error" in reply:
             raise OpenError(f"{self.label}: {reply['error']}")
+        self.answered_s = self._loop.time()
         return reply
 
     async def warm(self, runs: int, seconds: float, timeout_s: float) -> Warmth:
@@ -222,29 +182,39 @@ class Worker:
                 after_s = limit_s()
                 self._watch = self._loop.call_later(after_s, self._look, after_s)
         together = _Batch(lane, len(batch))
-        for generation, _, done in batch:
-            self._pending[generation] = done, together
-        self._channel.requests[lane].push([(generation, slot) for generation, slot, _ in batch])
+        for generation, slot, done in batch:
+            self._pending[generation] = slot, done, together
+        self._channel.requests[lane].push([(generation, self._places[slot]) for generation, slot, _ in batch])
 
     def alive(self) -> bool:
         return not self.exited.done()
 
+    def lingers(self) -> bool:
+        """Whether it was given up, and its process is still there."""
+        return self.exited.done() and self._process.returncode is None
+
     def kill(self, cause: str) -> None:
         self._cause = self._cause or cause
-        if not self.exited.done():
-            self._process.kill()
+        if self.exited.done() or _has_ended(self._pidfd):  # then `Popen.kill` would reap it, and `_on_exit` is to
+            return
+        self._process.kill()
+        if self._grace is None:
+            self._grace = self._loop.call_later(_KILL_S, self._give_up)
 
     async def stop(self, timeout_s: float) -> None:
         """Asks the worker to close, and kills it when it has not done so in time."""
         self._cause = self._cause or "stopped"
-        if timeout_s > 0 and not self.exited.done():
-            try:
+        try:
+            if timeout_s > 0 and not self.exited.done():
                 await self._loop.sock_sendall(self._control, encode({"op": "close"}))
                 await asyncio.wait_for(asyncio.shield(self.exited), timeout_s)
-            except (asyncio.TimeoutError, OSError):
-                log.warning("%s: the worker did not close within %g s and is killed", self.label, timeout_s)
-        self.kill("stopped")
-        await self.exited
+        except asyncio.TimeoutError:
+            log.warning("%s: the worker did not close within %g s and is killed", self.label, timeout_s)
+        except OSError:
+            pass  # it is ending already
+        finally:
+            self.kill("stopped")
+        await asyncio.shield(self.exited)
 
     def _look(self, limit_s: float) -> None:
         """The only timer of a worker: it runs while requests are pending, not once per request."""
@@ -260,7 +230,7 @@ class Worker:
 
     def _on_replies(self) -> None:
         assert self._channel is not None
-        self._progress_s = self._loop.time()
+        self._progress_s = self.answered_s = self._loop.time()
         try:
             replies = self._channel.replies.pop_all()
         except OverflowError:
@@ -269,11 +239,11 @@ class Worker:
         if len(answered) < len(replies):  # those that were asked for count nonetheless
             log.error("%s: the worker signalled answers that nobody had asked for and is killed", self.label)
             self.kill("protocol")
-        for _, batch in answered:
+        for _, _, batch in answered:
             batch.left -= 1
             if not batch.left:
                 self._idle.append(batch.lane)
-        for done, _ in answered:
+        for _, done, _ in answered:
             done(None)
 
     def _on_control(self) -> None:
@@ -293,67 +263,78 @@ class Worker:
             self.kill("protocol")
             return
         for message in messages:
-            if self._answer is not None and not self._answer.done():
-                self._answer.set_result(message)
+            answer = self._answers.get(message.get("number", 0))
+            if answer is not None and not answer.done():
+                answer.set_result(message)
 
-    def _on_stderr(self) -> None:
-        assert self._process.stderr is not None
-        try:
-            data = os.read(self._process.stderr.fileno(), 65536)
-        except BlockingIOError:
-            return
-        if not data:
-            self._loop.remove_reader(self._process.stderr.fileno())
-        *lines, self._stderr_rest = (self._stderr_rest + data).split(b"\n")
-        if not data or len(self._stderr_rest) > _STDERR_LINE_BYTES:
-            lines, self._stderr_rest = [*lines, self._stderr_rest], b""
-        for line in lines:
-            text = line.decode("utf-8", "replace").rstrip()
-            if text:
-                log.log(_level(text), "[%s] %s", self.label, text)
-                self._stderr.append(text)
-
-    def _on_exit(self) -> None:
-        code = self._process.wait()
-        how = f"killed by signal {-code}, {signal.strsignal(-code)}" if code < 0 else f"exit code {code}"
-        self._cause = f"{self._cause} ({how})" if self._cause else how
-        if self._channel is not None:
-            self._on_replies()  # answers that were finished before the end count
-            self._loop.remove_reader(self._channel.replies.eventfd)
-            self._channel.close()
-            self._channel = None
-        self._on_stderr()
-        self._on_stderr()  # the rest, or the end, of what it wrote before it died
-        assert self._process.stderr is not None
-        for fd in (self._pidfd, self._control.fileno(), self._process.stderr.fileno()):
-            self._loop.remove_reader(fd)
-        os.close(self._pidfd)
-        self._control.close()
-        self._process.stderr.close()
-        self.exited.set_result(self._cause)
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(WorkerError(f"{self.label}: the worker ended: {self._cause}{self._said()}"))
-        pending, self._pending = self._pending, {}
+    def _give_up(self) -> None:
+        """It was killed and does not end: a driver holds it. It goes on existing, but nobody waits for it any more."""
+        log.error("%s: process %d was killed and is still there after %g s: given up", self.label, self.pid, _KILL_S)
         if self._watch is not None:
             self._watch.cancel()
-        for done, _ in pending.values():
+        self._cause = f"{self._cause} (killed, but its process {self.pid} does not end)"
+        if self._channel is not None:
+            self._loop.remove_reader(self._channel.replies.eventfd)
+        with contextlib.suppress(OSError):
+            self._control.shutdown(socket.SHUT_RDWR)  # should it ever run again, it ends by itself
+        self.exited.set_result(self._cause)
+        pending, self._pending = self._pending, {}
+        for generation, (slot, done, batch) in pending.items():
+            assert self._slots is not None
+            place = self._slots.move(slot)
+            if place is None:  # no other memory for the request: its caller waits until it is gone, or for his deadline
+                self._pending[generation] = slot, done, batch
+                continue
+            self._withheld.append(place)
+            done(f"the worker ended: {self._cause}")
+        self._fail_answers()
+
+    def _on_exit(self) -> None:
+        if self._process.returncode is None:  # not reaped: its number, which is its group's, is nobody else's yet
+            with contextlib.suppress(OSError):
+                os.killpg(self.pid, signal.SIGKILL)  # the children that a session has started
+        code = self._process.wait()
+        how = f"killed by signal {-code}, {signal.strsignal(-code)}" if code < 0 else f"exit code {code}"
+        for timer in (self._watch, self._grace):
+            if timer is not None:
+                timer.cancel()
+        given_up = self.exited.done()
+        if given_up:
+            log.warning("%s: process %d, which was given up, has ended: %s", self.label, self.pid, how)
+        else:
+            self._cause = f"{self._cause} ({how})" if self._cause else how
+        if self._channel is not None:
+            if not given_up:
+                self._on_replies()  # answers that were finished before the end count
+                self._loop.remove_reader(self._channel.replies.eventfd)
+            self._channel.close()
+            self._channel = None
+        self._loop.remove_reader(self._pidfd)
+        self._loop.remove_reader(self._control.fileno())
+        os.close(self._pidfd)
+        self._control.close()
+        self._stderr.close()
+        for place in self._withheld:
+            assert self._slots is not None
+            self._slots.vacated(place)
+        if not given_up:
+            self.exited.set_result(self._cause)
+        self._fail_answers()
+        pending, self._pending = self._pending, {}
+        for _, done, _ in pending.values():
             done(f"the worker ended: {self._cause}")
 
-    def _said(self) -> str:
-        return f"; it wrote: {' | '.join(self._stderr)}" if self._stderr else ""
+    def _fail_answers(self) -> None:
+        for answer in self._answers.values():
+            if not answer.done():
+                what = f"{self.label}: the worker ended: {self._cause}{self._stderr.said()}"
+                answer.set_exception(WorkerError(what))
 
 
-def _level(line: str) -> int:
-    """Runtimes chat on standard error; what calls itself information is kept as that."""
-    return logging.INFO if line.startswith(("INFO:", "I0", "I1")) else logging.WARNING
-
-
-def _new_channel(capacity: int, opening: Opening) -> Channel:
-    flags = os.EFD_CLOEXEC
-    # A lane that polls must not block in its read; one that sleeps should, which saves it a system call.
-    lane_flags = flags | os.EFD_NONBLOCK if opening.spin else flags
-    requests = [os.eventfd(0, lane_flags) for _ in range(opening.lanes)]
-    return Channel(memory_for(capacity, opening.lanes), capacity, requests, os.eventfd(0, flags | os.EFD_NONBLOCK))
+def _has_ended(pidfd: int) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 async def probe(backend: str, timeout_s: float) -> list[dict[str, str]]:

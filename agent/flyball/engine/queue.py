@@ -26,12 +26,13 @@ class Urgency(NamedTuple):
 class _Waiting(NamedTuple):
     urgency: Urgency
     number: int  # first come, first served among equals
+    rung: str  # that it means to be answered by
     future: asyncio.Future[int]
 
 
 class SlotQueue:
     def __init__(self, slots: int, limit: int) -> None:
-        self._free = list(range(slots))
+        self.free = list(range(slots))  # others only look whether there are any
         self._waiting: list[_Waiting] = []
         self._limit = limit
         self._slots = slots
@@ -40,24 +41,24 @@ class SlotQueue:
 
     def pending(self) -> int:
         """Requests that hold a slot or wait for one."""
-        return self._slots - len(self._free) + len(self._waiting)
+        return self._slots - len(self.free) + len(self._waiting)
 
-    def ahead_of(self, urgency: Urgency) -> int:
-        """Requests that will be answered before one of this urgency that comes now."""
-        return self._slots - len(self._free) + sum(w.urgency <= urgency for w in self._waiting)
+    def ahead_of(self, urgency: Urgency, rung: str) -> int:
+        """Requests waiting for the rung that will get a slot before one of this urgency that comes now."""
+        return sum(w.rung == rung and w.urgency <= urgency for w in self._waiting) if self._waiting else 0
 
     def take_free(self) -> int | None:
         """At once, without the microseconds of a coroutine: nobody waits while a slot is free."""
-        return self._free.pop() if self._free else None
+        return self.free.pop() if self.free else None
 
-    async def take(self, urgency: Urgency) -> int:
-        """Raises QueueFullError, DeadlineError."""
-        if self._free:
-            return self._free.pop()
+    async def take(self, urgency: Urgency, rung: str = "") -> int:
+        """`rung` is the one that it means to be answered by. Raises QueueFullError, DeadlineError."""
+        if self.free:
+            return self.free.pop()
         if len(self._waiting) >= self._limit:
             self._make_room(urgency)
         loop = asyncio.get_running_loop()
-        entry = _Waiting(urgency, next(self._numbers), loop.create_future())
+        entry = _Waiting(urgency, next(self._numbers), rung, loop.create_future())
         insort(self._waiting, entry)
         timer = loop.call_at(urgency.deadline_s, self._expire, entry)
         try:
@@ -77,13 +78,13 @@ class SlotQueue:
             if not future.done():
                 future.set_result(slot)
                 return
-        self._free.append(slot)
-        if self._emptied is not None and len(self._free) == self._slots:
+        self.free.append(slot)
+        if self._emptied is not None and len(self.free) == self._slots:
             self._emptied.set()
 
     async def drained(self) -> None:
         """Until no request holds a slot or waits for one."""
-        while len(self._free) < self._slots:
+        while len(self.free) < self._slots:
             if self._emptied is None:
                 self._emptied = asyncio.Event()
             self._emptied.clear()

@@ -2,8 +2,9 @@
 
 exit -> a rung on standby takes over -> the keeper: while none answers, whichever opens; then back to the wanted one
 
-One of several instances: the rest goes on, and the whole rung is opened beside it. A rung in a crash loop rests. The
-keeper looks at nothing but what answers now and what should: whatever ends while it works, the next look sees it.
+One of several instances: the rest goes on, and the whole rung is opened beside it, however many tries that takes. A
+rung in a crash loop rests. The keeper looks at nothing but what answers now and what should: whatever ends while it
+works, the next look sees it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Coroutine
 from flyball.clock import Clock
 from flyball.config import Engine
 from flyball.engine.backoff import Backoff
-from flyball.engine.book import RungBook
+from flyball.engine.book import RungBook, State
 from flyball.engine.opened import OpenedRung
 from flyball.engine.seats import Seats
 from flyball.engine.tally import Tally
@@ -61,7 +62,10 @@ class Recovery:
             return
         known = next((c for c in ("hung", "memory", "canary") if cause.startswith(c)), None)
         self._tally.restarted(known or ("signal" if "signal" in cause else "exit"))
-        self._book.ended(opened.rung, f"its worker ended: {cause}")
+        state: State = "failed"
+        if opened.alive() and opened in seats.opened():
+            state = "active" if opened is seats.active else "standby"
+        self._book.ended(opened.rung, f"its worker ended: {cause}", state)
         seats.tell("worker_exited", f"the worker of {opened.label} ended: {cause}", "error")
         if opened.alive():  # one of several instances: the others answer, and the rung is opened afresh beside them
             self._spawn(self._replace(opened))
@@ -76,29 +80,56 @@ class Recovery:
         self._lost.set()
         if opened.rung.name != seats.wanted:  # it stood in for the wanted one: it will have to again
             self._spawn(self._restore(opened.rung))
+        self._start_keeper()
+
+    def recover(self, hopeless: bool = False) -> None:
+        """Where nothing answers although no worker ended by itself: an order that was broken off, or a start in vain.
+        `hopeless`: requests need not wait for it."""
+        if self._seats.active is not None or self._seats.closing:
+            return
+        if hopeless:
+            self._in_vain = _HOPES
+        self._start_keeper()
+
+    def _start_keeper(self) -> None:
         if self._keeper is None or self._keeper.done():
             self._keeper = self._spawn(self._keep())
 
     def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
         return task
 
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("ladder %s: a recovery broke off", self._folder.name, exc_info=task.exception())
+
     async def _keep(self) -> None:
-        """Until the wanted rung answers."""
+        """Until the wanted rung answers. Whatever goes wrong, it goes on: nobody else would bring the ladder back."""
+        while not self._seats.closing:
+            try:
+                if await self._kept():
+                    return
+            except Exception:
+                log.exception("ladder %s: the recovery failed and goes on", self._folder.name)
+                await asyncio.sleep(max(self._backoff.next_s(), _SHORTEST_S))
+
+    async def _kept(self) -> bool:
+        """One step; whether the wanted rung answers."""
         seats = self._seats
-        while not seats.closing:
-            self._lost.clear()
-            if seats.active is None:
-                await asyncio.sleep(self._backoff.next_s())
-                await self._answer_again()
-            elif seats.active.rung.name == seats.wanted:
-                return
-            else:
-                rest_s = max(self._backoff.next_s(), self._book.loop_rest_s(seats.wanted), _SHORTEST_S)
-                if not await self._lost_within(rest_s):
-                    await self._return_to_wanted()
+        self._lost.clear()
+        if seats.active is None:
+            await asyncio.sleep(self._backoff.next_s())
+            await self._answer_again()
+            return False
+        if seats.active.rung.name == seats.wanted:
+            return True
+        rest_s = max(self._backoff.next_s(), self._book.loop_rest_s(seats.wanted), _SHORTEST_S)
+        if not await self._lost_within(rest_s):
+            await self._return_to_wanted()
+        return False
 
     async def _lost_within(self, seconds: float) -> bool:
         """Whether what answers has ended before the time is over."""
@@ -158,19 +189,30 @@ class Recovery:
 
     async def _replace(self, opened: OpenedRung) -> None:
         """The rung again with all its instances, in place of one that lost some of them."""
-        seats = self._seats
-        await asyncio.sleep(self._backoff.next_s())
-        if seats.closing or seats.active is not opened or not opened.alive():
+        seats, rung = self._seats, opened.rung
+        while not seats.closing:
+            await asyncio.sleep(max(self._backoff.next_s(), self._book.loop_rest_s(rung.name), _SHORTEST_S))
+            if seats.closing or opened not in seats.opened():
+                return  # replaced or closed; one that lost the last of them too has a recovery of its own
+            if seats.too_little_memory(rung):
+                continue
+            try:
+                whole = await seats.open(rung)
+            except FlyballError:
+                continue  # reported; what is left of it goes on
+            await self._put_in_place(whole, opened)
             return
-        try:
-            whole = await seats.open(opened.rung)
-        except FlyballError:
-            return  # reported; what is left of it goes on
+
+    async def _put_in_place(self, whole: OpenedRung, opened: OpenedRung) -> None:
+        seats = self._seats
+        if opened not in seats.opened():
+            await seats.retire(whole)
+            return
         if seats.active is opened:
             seats.seat(whole)
-            await seats.close([opened])
         else:
-            await seats.retire(whole)
+            await seats.keep(whole)
+        await seats.close([opened])
 
     async def _restore(self, lost: Rung) -> None:
         """A rung on standby again, after its worker ended: it is what answers when the active one's does."""

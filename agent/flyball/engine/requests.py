@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from flyball.clock import Clock
@@ -18,7 +19,7 @@ from flyball.engine.opened import OpenedRung
 from flyball.engine.process import Outcome
 from flyball.engine.queue import DEFAULT_PRIORITY, SlotQueue, Urgency
 from flyball.engine.seats import Seats
-from flyball.engine.slots import BAD_REQUEST, FAILED, TOO_LATE, Reply, SlotOverflow, SlotPool
+from flyball.engine.slots import BAD_REQUEST, FAILED, OK, TOO_LATE, Reply, SlotOverflow, SlotPool
 from flyball.engine.tally import Tally
 from flyball.errors import (
     DeadlineError,
@@ -28,6 +29,8 @@ from flyball.errors import (
 )
 from flyball.ladder.manifest import LadderFolder, Rung
 from flyball.ports import Answer, InferRequest, Tensor, Timing
+
+log = logging.getLogger(__name__)
 
 _ATTEMPTS = 2
 _SAFE = 0.75  # of a request's limit is what an estimate may fill: full to the brim, half of the answers would be late
@@ -79,10 +82,10 @@ class Requests:
         deadline_s = started_s + limit_s
         tensors = self._ordered(request.inputs)
         chosen = None
-        if request.rung is None and request.timeout_s is not None:
-            chosen = self._rung_in_time(_urgency(request, deadline_s), limit_s)
+        if request.timeout_s is not None or len(self._queue.free) < self._slots.count:
+            chosen = self._rung_in_time(request, _urgency(request, deadline_s), limit_s)
         free = self._queue.take_free()
-        slot = free if free is not None else await self._queue.take(_urgency(request, deadline_s))
+        slot = free if free is not None else await self._queue.take(_urgency(request, deadline_s), self._aim(request))
         held = True
         try:
             if free is None:
@@ -93,15 +96,15 @@ class Requests:
             for attempt in range(_ATTEMPTS):
                 # Nearly every request takes one of the first two: what follows for the others costs microseconds.
                 opened = chosen if chosen is not None and chosen.alive() else None
-                if opened is None and request.rung is None:
-                    opened = self._seats.active
+                if opened is None:
+                    opened = self._seats.active if request.rung is None else self._seats.open_already(request.rung)
                 if opened is None:
                     opened = await self._target(request.rung, deadline_s)
                 chosen = None  # it was chosen for its speed: a second attempt takes whatever answers
                 if attempt:
                     generation = next(self._generations)
                     self._slots.hand_over_again(slot, generation, deadline_s)
-                future = self._submit(opened, slot, generation, deadline_s)
+                future = self._submit(opened, slot, generation, deadline_s, started_s)
                 held = False  # from here on the slot is given back by whoever sees the worker finish
                 self._deadlines.add(future, deadline_s, limit_s)
                 try:
@@ -128,21 +131,29 @@ class Requests:
             if held:
                 self._release(slot)
 
-    def _rung_in_time(self, urgency: Urgency, limit_s: float) -> OpenedRung | None:
+    def _rung_in_time(self, request: InferRequest, urgency: Urgency, limit_s: float) -> OpenedRung | None:
         """The strongest warm rung that will answer within the limit; None for the one that answers anyway. Never
-        stronger than the active one: the governor chose that for what the machine can bear. Raises DeadlineError when
-        no rung will."""
-        active = self._seats.active
-        if active is None:
-            return None
-        ahead = self._queue.ahead_of(urgency)
-        done_s, safe_s = active.pace.done_s(ahead), limit_s * _SAFE
+        stronger than the active one: the governor chose that for what the machine can bear. A request that names its
+        rung gets no other, and one that sets no limit is refused only where the engine's cannot be met at all. Raises
+        DeadlineError when no rung will."""
+        aimed = self._seats.active if request.rung is None else self._seats.open_already(request.rung)
+        if aimed is None:
+            return None  # it will be opened: nobody knows how long that takes
+        pace = aimed.pace
+        ahead = aimed.in_flight + self._queue.ahead_of(urgency, aimed.rung.name)
+        if request.timeout_s is None:
+            done_s, safe_s = pace.least_s(ahead), limit_s
+        else:
+            done_s, safe_s = pace.done_s(ahead), limit_s * _SAFE
         if done_s <= safe_s:
             return None
-        wait_s = done_s - active.pace.own_s
-        for opened in self._seats.weaker():
-            if wait_s + opened.pace.own_s <= safe_s:
-                return opened
+        if request.rung is None and request.timeout_s is not None:
+            if pace.own_s > safe_s and pace.try_again(self._clock.monotonic_s(), safe_s):
+                return None
+            wait_s = done_s - pace.own_s
+            for opened in self._seats.weaker():
+                if wait_s + opened.pace.own_s <= safe_s:
+                    return opened
         if not ahead:
             return None  # nothing else to do, so it is tried: an estimate that nothing corrects would stand for ever
         raise DeadlineError(
@@ -153,12 +164,20 @@ class Requests:
     def _refuse_late(self, request: InferRequest, deadline_s: float) -> None:
         """One that waited for so long that its answer would come too late must not keep others waiting as well. Raises
         DeadlineError."""
-        active = self._seats.active
-        if request.timeout_s is None or request.rung is not None or active is None or self._queue.pending() < 2:
+        aimed = self._seats.active if request.rung is None else self._seats.open_already(request.rung)
+        if aimed is None or self._queue.pending() < 2:
             return
-        quickest_s = min([active.pace.own_s, *(o.pace.own_s for o in self._seats.weaker())])
+        weaker = () if request.rung is not None or request.timeout_s is None else self._seats.weaker()
+        own_s = aimed.pace.least_s(0) if request.timeout_s is None else aimed.pace.own_s
+        quickest_s = min([own_s, *(opened.pace.own_s for opened in weaker)])
         if self._clock.monotonic_s() + quickest_s > deadline_s:
             raise DeadlineError(f"ladder {self._ladder}: it waited until too little of its time was left")
+
+    def _aim(self, request: InferRequest) -> str:
+        """The rung that it waits for."""
+        if request.rung is not None or self._seats.active is None:
+            return request.rung or ""
+        return self._seats.active.rung.name
 
     def _ordered(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
         """The inputs in the interface's order."""
@@ -189,13 +208,17 @@ class Requests:
                 raise DeadlineError(f"ladder {self._ladder}: the rung {rung} was not open in time") from None
         return await self._seats.answering(max(0.0, deadline_s - self._clock.monotonic_s()))
 
-    def _submit(self, opened: OpenedRung, slot: int, generation: int, deadline_s: float) -> asyncio.Future[Outcome]:
+    def _submit(
+        self, opened: OpenedRung, slot: int, generation: int, deadline_s: float, started_s: float
+    ) -> asyncio.Future[Outcome]:
         future: asyncio.Future[Outcome] = self._loop.create_future()
         rung = opened.rung.name
 
         def done(outcome: Outcome) -> None:
             self._tally.ended(rung, self._clock.monotonic_s())
-            if future.done():  # its caller has gone: nobody else will give the slot back
+            if future.done():  # its caller has gone: nobody else will read the reply and give the slot back
+                if outcome is None:
+                    self._answered_late(opened, slot, generation, started_s)
                 self._release(slot)
             else:
                 future.set_result(outcome)
@@ -225,8 +248,18 @@ class Requests:
         )
         opened.answered(now_s)
         self._tally.inferred(opened.rung.name, timing, now_s)
-        opened.pace.answered(now_s, pre_s + run_s + post_s, self._queue.pending() - 1)
+        opened.pace.answered(now_s, pre_s + run_s + post_s, run_s, self._queue.pending() - 1)
         return Answer(outputs=outputs, rung=opened.rung.name, timing=timing)
+
+    def _answered_late(self, opened: OpenedRung, slot: int, generation: int, started_s: float) -> None:
+        """Nobody gets it, but whoever chooses a rung must see what it took: those in time alone would say that all is
+        well, or nothing."""
+        try:
+            reply = self._slots.read_reply(slot, generation)
+            if reply.status == OK:
+                self._answer(reply, opened, started_s)
+        except ValueError as error:
+            log.error("ladder %s, rung %s: a late answer cannot be read: %s", self._ladder, opened.rung.name, error)
 
     def _release(self, slot: int) -> None:
         self._slots.give_back_pages(slot)

@@ -47,8 +47,6 @@ from flyball.ports import (
     SwitchReport,
 )
 
-_ATTEMPTS = 2
-_SAFE = 0.75  # of a request's limit is what an estimate may fill: full to the brim, half of the answers would be late
 DEFAULTS = LadderSettings()
 
 
@@ -70,14 +68,18 @@ class LadderRunner:
         self._interface = folder.interface()
         self._config = config
         self._clock = clock
-        slots = max(config.slots, *(slots_for(rung, config.lanes) for rung in folder.manifest.rung))
+        needed = max(slots_for(rung, config.lanes) for rung in folder.manifest.rung)
         limits = folder.manifest.ladder
-        self._slots = SlotPool.create(slots, limits.max_input_bytes, limits.max_output_bytes)
+        # As much is spare as one rung can hold, should its workers neither answer nor end.
+        self._slots = SlotPool.create(
+            max(config.slots, needed), limits.max_input_bytes, limits.max_output_bytes, spare=needed
+        )
+        self._closing: asyncio.Task[None] | None = None
         self._tally = Tally()
         self._book = RungBook(folder, config, clock)
         self._seats = Seats(folder, config, self._slots, self._book, standby, shares or Shares(), events, clock)
         recovery = Recovery(folder, config, self._seats, self._book, self._tally, clock)
-        self._switch = Switch(folder, config, self._seats, recovery, self._book, self._tally, clock)
+        self._switch = Switch(folder, config, self._seats, recovery, self._book, self._tally, clock, self._forget)
         self._requests = Requests(folder, config, self._seats, self._slots, self._tally, self._switch.lend, clock)
         self._watch = Watch(self._seats, self._book, config, self._forget)
         self._settings = settings
@@ -103,6 +105,10 @@ class LadderRunner:
         """Raises UnavailableError when no rung can be opened."""
         await self._switch.start(first)
 
+    def keep_trying(self, first: str = "") -> None:
+        """After `start` has failed: until a rung opens, with the back-off of a restart."""
+        self._switch.keep_trying(first)
+
     async def settled(self) -> None:
         """Until the climb that follows the start has come to its end."""
         await self._switch.settled()
@@ -127,15 +133,25 @@ class LadderRunner:
         return Shortcuts(self.folder, settings, self._config, self._seats, self._requests.infer, self._clock)
 
     async def close(self) -> None:
-        """Requests that are with this ladder, in slots or waiting, are answered first."""
+        """Requests that are with this ladder, in slots or waiting, are answered first. However often it is called, and
+        though the caller be cancelled, the ladder is closed once and to the end."""
+        if self._closing is None:
+            self._closing = asyncio.get_running_loop().create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         if self._seats.active is not None:
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._requests.drained(), self._config.drain_timeout_s)
+            await self._drained()
         self._watch.close()
-        self._requests.close()
         self._shortcuts.close()
         await self._switch.close()
+        await self._drained()  # those that waited for a slot get one now, and with it the reason why nothing answers
+        self._requests.close()
         self._slots.close()
+
+    async def _drained(self) -> None:
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._requests.drained(), self._config.drain_timeout_s)
 
     def _forget(self) -> None:
         self._shortcuts.forget()
@@ -145,6 +161,8 @@ class LadderRunner:
 
     async def infer(self, request: InferRequest) -> Answer:
         try:
+            if self._seats.closing:
+                self._seats.refuse_when_closing()
             if self._shortcuts.none:
                 answer = await self._requests.infer(request)
             else:
@@ -173,7 +191,8 @@ class LadderRunner:
         if ago_s is not None and ago_s > SILENT_AFTER * self._config.heartbeat_s:
             state = "silent"
         elif active is not None:
-            state = "ready" if active.rung.name == self._seats.wanted else "degraded"
+            whole = all(worker.alive() for worker in active.workers)
+            state = "ready" if whole and active.rung.name == self._seats.wanted else "degraded"
         else:
             state = "failed" if self._seats.error else "loading"
         return LadderStatus(

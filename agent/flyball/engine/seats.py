@@ -10,21 +10,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 from flyball.clock import Clock
 from flyball.config import Engine
 from flyball.engine.book import RungBook
 from flyball.engine.memory import available_bytes
 from flyball.engine.opened import OpenedRung
-from flyball.engine.opening import open_rung
+from flyball.engine.openings import Openings
 from flyball.engine.process import Worker
 from flyball.engine.share import Shares
 from flyball.engine.slots import SlotPool
 from flyball.engine.standby import Standby
-from flyball.errors import FlyballError, LadderError, NotFoundError, UnavailableError, WorkerError
+from flyball.errors import LadderError, NotFoundError, UnavailableError, WorkerError
 from flyball.events import Event, Events
 from flyball.ladder.manifest import LadderFolder, Rung
 
@@ -33,14 +33,6 @@ log = logging.getLogger(__name__)
 # A second session takes 2 to 3 times its file, and ONNX Runtime 54 to 88 MiB for 25 MB (measured).
 _FILE_FACTOR = 3
 _RUNTIME_BYTES = 64 << 20
-
-
-@dataclass(slots=True)
-class _Opening:
-    """A rung that is being opened, for all who want it."""
-
-    task: asyncio.Task[OpenedRung]
-    waiting: int = 0
 
 
 class Seats:
@@ -66,16 +58,14 @@ class Seats:
         self.on_exit: Callable[[OpenedRung, str], None] = _ignore
         self._folder = folder
         self._config = config
-        self._slots = slots
         self._book = book
         self._standby = standby
-        self._shares = shares
         self._events = events
         self._clock = clock
         self._changed = asyncio.Event()
-        self._opening: dict[str, _Opening] = {}
+        failed = functools.partial(self.tell, "rung_failed", severity="error")
+        self._openings = Openings(folder, config, slots, book, shares, self._on_made, self._unwanted, failed)
         self._made: set[OpenedRung] = set()  # all that were opened and not closed yet, wherever they are
-        self._starting: set[Worker] = set()  # that open or warm up
         self._leaving: set[asyncio.Task[None]] = set()
 
     # ------------------------------------------------------------------------------------------------ looked at
@@ -97,11 +87,11 @@ class Seats:
         return [*active, *self._standby.of(self)]
 
     def opening(self) -> bool:
-        return bool(self._opening)
+        return self._openings.any()
 
     def workers(self) -> Sequence[Worker]:
         """Every process of this ladder, those that are opening or leaving included."""
-        return [*self._starting, *(worker for opened in self._made for worker in opened.workers)]
+        return [*self._openings.starting, *(worker for opened in self._made for worker in opened.workers)]
 
     async def answering(self, timeout_s: float) -> OpenedRung:
         """The active rung; waits for one while the ladder is between two. Raises UnavailableError."""
@@ -170,44 +160,20 @@ class Seats:
         """Its workers, warm and right about the canary; not seated yet. Who wants a rung that somebody opens already
         gets the same one. Raises WorkerError, LadderError, UnavailableError."""
         self.refuse_when_closing()
-        opening = self._opening.get(rung.name)
-        if opening is None:
-            opening = self._opening[rung.name] = _Opening(asyncio.get_running_loop().create_task(self._open(rung)))
-            opening.task.add_done_callback(lambda _: self._opening.pop(rung.name, None))
-        opening.waiting += 1
-        try:
-            return await asyncio.shield(opening.task)
-        except asyncio.CancelledError:
-            if opening.task.cancelled():  # and not the one who waits
-                raise UnavailableError(f"ladder {self._folder.name}: it is being unloaded") from None
-            raise
-        finally:
-            opening.waiting -= 1
-            if not opening.waiting:
-                opening.task.cancel()
+        return await self._openings.open(rung)
 
-    async def _open(self, rung: Rung) -> OpenedRung:
-        try:
-            expected = self._book.expected(rung.name)
-            share = self._shares.of(self._book.kind(rung))
-            opened = await open_rung(self._folder, rung, self._config, self._slots, expected, share, self._starting)
-        except OSError as error:
-            # No more descriptors, processes or memory: the machine's trouble, which may pass.
-            self._book.refused(rung, str(error))
-            raise WorkerError(f"{self._folder.name}/{rung.name} could not be opened: {error}") from error
-        except FlyballError as error:
-            self._book.refused(rung, str(error))
-            self.tell("rung_failed", f"{self._folder.name}/{rung.name} could not be opened: {error}", "error")
-            raise
+    def _on_made(self, opened: OpenedRung) -> None:
         self._made.add(opened)
         for worker in opened.workers:
-            worker.exited.add_done_callback(lambda cause: self._on_exit(opened, cause.result()))
-        return opened
+            worker.exited.add_done_callback(functools.partial(self._on_exit, opened, worker))
 
-    def _on_exit(self, opened: OpenedRung, cause: str) -> None:
+    def _on_exit(self, opened: OpenedRung, worker: Worker, cause: asyncio.Future[str]) -> None:
         if not opened.alive():
             self._made.discard(opened)
-        self.on_exit(opened, cause)
+        if worker.lingers():
+            self._openings.starting.add(worker)
+        self.on_exit(opened, cause.result())  # first: what it refuses then is tried again on another rung
+        opened.worker_ended()
 
     async def open_one_of(self, names: Iterable[str]) -> OpenedRung:
         """Seats the first rung that opens, unless another has been seated meanwhile. Raises UnavailableError."""
@@ -247,10 +213,14 @@ class Seats:
         self.active = None
         self._changed.clear()
 
-    def _leave(self, opened: OpenedRung) -> None:
-        task = asyncio.get_running_loop().create_task(self.close([opened]))
+    def _leave(self, opened: OpenedRung) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(self._close(opened))
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
+        return task
+
+    def _unwanted(self, opened: OpenedRung) -> None:
+        self._leave(opened)
 
     async def retire(self, old: OpenedRung | None) -> None:
         """The old rung finishes what it has and goes on standby as far as the budget allows."""
@@ -268,16 +238,19 @@ class Seats:
         await self.close([*self._standby.take_all(self), *([old] if old is not None else [])])
 
     async def close(self, leaving: Iterable[OpenedRung]) -> None:
-        for opened in leaving:
-            try:
-                await asyncio.wait_for(opened.drained(), self._config.drain_timeout_s)
-            except asyncio.TimeoutError:
-                log.warning("%s: %d requests did not finish in time", opened.label, opened.in_flight)
-            await opened.stop(self._config.drain_timeout_s)
-            self._made.discard(opened)
-            seated = self.open_already(opened.rung.name)
-            if seated is None and self._folder.rung(opened.rung.name) is opened.rung:
-                self._book.closed(opened.rung)
+        """Drains and ends them, all at once; goes on to the end when its caller is cancelled."""
+        await asyncio.shield(asyncio.gather(*map(self._leave, leaving)))
+
+    async def _close(self, opened: OpenedRung) -> None:
+        try:
+            await asyncio.wait_for(opened.drained(), self._config.drain_timeout_s)
+        except asyncio.TimeoutError:
+            log.warning("%s: %d requests did not finish in time", opened.label, opened.in_flight)
+        await opened.stop(self._config.drain_timeout_s)
+        self._made.discard(opened)
+        seated = self.open_already(opened.rung.name)
+        if seated is None and self._folder.rung(opened.rung.name) is opened.rung:
+            self._book.closed(opened.rung)
 
     def _distance(self, rung: str) -> int:
         """From the rung that should be active; a twin of it is as near as can be."""
@@ -306,9 +279,7 @@ class Seats:
 
     async def empty(self) -> None:
         """Drains and ends every worker of this ladder, wherever it is."""
-        for opening in list(self._opening.values()):
-            opening.task.cancel()
-        await asyncio.gather(*(o.task for o in list(self._opening.values())), return_exceptions=True)
+        await self._openings.cancel()
         self.active = None
         self._changed.set()
         self._standby.take_all(self)

@@ -10,6 +10,9 @@ daemon writes a request -> worker reads it, runs, writes the reply -> daemon rea
 
 No cache line is written by both sides, and neither writes while the other may: the eventfd that hands a slot over
 orders the memory (channel.py). A reply counts only when it carries the generation of the request. Runs on Python 3.8.
+
+The memory is cut into places; a slot is at the place of its number until a worker that cannot be ended holds it: then
+the daemon moves the slot to a spare place, and nobody uses the old one before that worker is gone. Workers know places.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-from typing import List, NamedTuple, Sequence, Set, Tuple
+from typing import List, NamedTuple, Optional, Sequence, Set, Tuple
 
 HEADER = 4096
 MAX_TENSORS = 16
@@ -64,32 +67,45 @@ def _pages(size: int) -> int:
 
 
 class SlotPool:
-    """The memory of `count` slots, seen from either side. `fd` is the memfd that the other side maps."""
+    """The memory of `count` slots, seen from either side; `place[slot]` is what the other side knows it by. `fd` is the
+    memfd that the other side maps, with all `places`: the slots and `spare` ones."""
 
-    def __init__(self, fd: int, count: int, input_bytes: int, output_bytes: int) -> None:
+    def __init__(self, fd: int, count: int, input_bytes: int, output_bytes: int, spare: int = 0) -> None:
         self.fd = fd
         self.count = count
+        self.places = count + spare
+        self.place = list(range(count))
         self.input_bytes = _pages(input_bytes)
         self.output_bytes = _pages(output_bytes)
         self._stride = HEADER + self.input_bytes + self.output_bytes
-        self._map = mmap.mmap(fd, self._stride * count)
+        self._base = [slot * self._stride for slot in range(count)]  # where each slot's place begins
+        self._spare = list(range(count, self.places))
+        self._map = mmap.mmap(fd, self._stride * self.places)
         self._view = memoryview(self._map)
         self._large: Set[int] = set()  # slots with pages to give back
 
     @classmethod
-    def create(cls, count: int, input_bytes: int, output_bytes: int) -> SlotPool:
-        """A new memfd; pages take memory only once they are written."""
+    def create(cls, count: int, input_bytes: int, output_bytes: int, spare: int = 0) -> SlotPool:
+        """A new memfd; pages take memory only once they are written. Raises OSError."""
         fd = os.memfd_create("flyball-slots", os.MFD_CLOEXEC)
-        os.ftruncate(fd, count * (HEADER + _pages(input_bytes) + _pages(output_bytes)))
-        return cls(fd, count, input_bytes, output_bytes)
+        try:
+            os.ftruncate(fd, (count + spare) * (HEADER + _pages(input_bytes) + _pages(output_bytes)))
+            return cls(fd, count, input_bytes, output_bytes, spare)
+        except BaseException:
+            os.close(fd)
+            raise
 
     def close(self) -> None:
+        """Also when it is closed already: its descriptor's number may be somebody else's by then."""
+        fd, self.fd = self.fd, -1
+        if fd < 0:
+            return
         try:
             self._view.release()
             self._map.close()
         except BufferError:
             pass  # an error's traceback still holds a tensor of this map: the memory goes when that goes
-        os.close(self.fd)
+        os.close(fd)
 
     # ------------------------------------------------------------------------------------------------ daemon's side
 
@@ -101,20 +117,20 @@ class SlotPool:
         deadline_s: float,
     ) -> None:
         """Tensors as (datatype, shape, bytes) in the interface's order. Raises SlotOverflow."""
-        base = slot * self._stride
+        base = self._base[slot]
         if self._write(base + _INPUTS_AT, base + HEADER, self.input_bytes, tensors) > KEEP_BYTES:
             self._large.add(slot)
         _REQUEST.pack_into(self._map, base, generation, len(tensors), 0, deadline_s)
 
     def hand_over_again(self, slot: int, generation: int, deadline_s: float) -> None:
         """A new generation for a request that is already in the slot: a retry copies no tensor."""
-        base = slot * self._stride
+        base = self._base[slot]
         _, inputs, _, _ = _REQUEST.unpack_from(self._map, base)
         _REQUEST.pack_into(self._map, base, generation, inputs, 0, deadline_s)
 
     def read_reply(self, slot: int, generation: int) -> Reply:
         """The reply to `generation`; one of another generation reads as FAILED."""
-        base = slot * self._stride
+        base = self._base[slot]
         found, status, outputs, pre_ns, run_ns, post_ns, message_bytes = _REPLY.unpack_from(self._map, base + _REPLY_AT)
         if found != generation:
             return Reply(FAILED, 0, 0, 0, [], "the worker signalled a slot that it had not answered")
@@ -129,10 +145,34 @@ class SlotPool:
 
     def give_back_pages(self, slot: int) -> None:
         """After the last use of a slot's content: the pages of large tensors return to the system."""
-        if slot not in self._large:
+        if slot not in self._large or self.fd < 0:
             return
         self._large.remove(slot)
-        base = slot * self._stride
+        self._give_back(self._base[slot])
+
+    def move(self, slot: int) -> Optional[int]:
+        """Takes the request to a spare place, since a worker that cannot be ended may still write to where it is.
+        Returns the old place, which `vacated` gives back once that worker is gone; None when no place is spare."""
+        if not self._spare or self.fd < 0:
+            return None
+        old, old_base = self.place[slot], self._base[slot]
+        self.place[slot] = self._spare.pop()
+        base = self._base[slot] = self.place[slot] * self._stride
+        _, inputs, _, _ = _REQUEST.unpack_from(self._map, old_base)
+        at = [old_base + _INPUTS_AT + n * _ENTRY.size for n in range(min(inputs, MAX_TENSORS))]
+        entries = [_ENTRY.unpack_from(self._map, entry) for entry in at]
+        used = max((offset + nbytes for _, _, _, offset, nbytes, *_ in entries), default=0)
+        size = HEADER + min(used, self.input_bytes)
+        self._view[base : base + size] = self._view[old_base : old_base + size]
+        return old
+
+    def vacated(self, place: int) -> None:
+        """Nobody writes to it any more."""
+        if self.fd >= 0:
+            self._give_back(place * self._stride)
+            self._spare.append(place)
+
+    def _give_back(self, base: int) -> None:
         for start, size in (
             (base + HEADER, self.input_bytes),
             (base + HEADER + self.input_bytes, self.output_bytes),

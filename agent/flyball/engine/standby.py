@@ -22,6 +22,8 @@ class Standby:
     def keep(self, owner: Hashable, opened: OpenedRung, distance: Callable[[str], int]) -> list[OpenedRung]:
         """`distance` tells how far a rung of this ladder is from its active one: a switch goes to a neighbour, so
         what is far off is closed first, and of equals what was not used for longest."""
+        # What has ended takes no memory: it must push out nothing that lives.
+        self._kept = {key: kept for key, kept in self._kept.items() if kept.alive()}
         self._kept[owner, opened.rung.name] = opened
         self._distance[owner] = distance
         closing = []

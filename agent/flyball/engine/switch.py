@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from flyball.clock import Clock
 from flyball.config import Engine
@@ -42,7 +42,10 @@ class Switch:
         book: RungBook,
         tally: Tally,
         clock: Clock,
+        distrust: Callable[[], None],
     ) -> None:
+        """`distrust` is called when a rung was found to answer wrongly: what it has said lately may be wrong too."""
+        self._distrust = distrust
         self._folder = folder
         self._config = config
         self._seats = seats
@@ -69,6 +72,13 @@ class Switch:
             stronger = [r.name for r in rungs[: rungs.index(opened.rung)]]
             self._climbing = asyncio.get_running_loop().create_task(self._climb(stronger))
 
+    def keep_trying(self, first: str) -> None:
+        """After a start in vain: what stood in its way may pass."""
+        usable = [r.name for r in self._folder.manifest.rung if self._book.usable(r.name)]
+        if usable:
+            self._seats.wanted = first if first in usable else usable[0]
+            self._recovery.recover(hopeless=True)
+
     async def _climb(self, names: Sequence[str]) -> None:
         """To the strongest of `names` that opens, unless somebody asks for another rung meanwhile."""
         seats = self._seats
@@ -93,39 +103,46 @@ class Switch:
     async def to(self, name: str, reason: str) -> SwitchReport:
         """Makes `name` the active rung. Raises NotFoundError, WorkerError, LadderError, UnavailableError; then nothing
         has changed."""
-        seats = self._seats
-        rung = seats.usable(name)
+        rung = self._seats.usable(name)
         async with self._orders:
-            seats.refuse_when_closing()
-            before = seats.active
-            if before is not None and before.rung.name == name:
-                seats.wanted = name
-                return SwitchReport(ladder=self._folder.name, source=name, target=name, open_s=0, warm_s=0, gap_s=0)
-            started_s = self._clock.monotonic_s()
-            opened = await self._trusted_standby(name)
-            gap_s = 0.0
-            if opened is None and before is not None and seats.too_little_memory(rung):
-                opened = await self._swap_in_place(rung, before)
-                gap_s = self._clock.monotonic_s() - started_s
-            elif opened is None:
-                opened = await seats.open(rung)
-            open_s = self._clock.monotonic_s() - started_s
-            seats.refuse_when_closing()
-            if not opened.alive():
-                raise WorkerError(f"ladder {self._folder.name}, rung {name}: {self._book.why_not(name)}")
+            self._seats.refuse_when_closing()
+            before = self._seats.active
+            try:
+                return await self._to(rung, reason, before)
+            finally:
+                if before is not None:  # closed to make room: broken off at whatever point, it must not stay so
+                    self._recovery.recover()
+
+    async def _to(self, rung: Rung, reason: str, before: OpenedRung | None) -> SwitchReport:
+        seats, name = self._seats, rung.name
+        if before is not None and before.rung.name == name:
             seats.wanted = name
-            old = seats.seat(opened)  # what answers now, which need not be what answered when the order came
-            source = next((o.rung.name for o in (old, before) if o is not None), None)
-            self._tally.switched(source or "", name, reason)
-            await seats.retire(old)
-            return SwitchReport(
-                ladder=self._folder.name,
-                source=source,
-                target=name,
-                open_s=open_s,
-                warm_s=opened.warmth.first_s,
-                gap_s=gap_s,
-            )
+            return SwitchReport(ladder=self._folder.name, source=name, target=name, open_s=0, warm_s=0, gap_s=0)
+        started_s = self._clock.monotonic_s()
+        opened = await self._trusted_standby(name)
+        gap_s = 0.0
+        if opened is None and before is not None and seats.too_little_memory(rung):
+            opened = await self._swap_in_place(rung, before)
+            gap_s = self._clock.monotonic_s() - started_s
+        elif opened is None:
+            opened = await seats.open(rung)
+        open_s = self._clock.monotonic_s() - started_s
+        seats.refuse_when_closing()
+        if not opened.alive():
+            raise WorkerError(f"ladder {self._folder.name}, rung {name}: {self._book.why_not(name)}")
+        seats.wanted = name
+        old = seats.seat(opened)  # what answers now, which need not be what answered when the order came
+        source = next((o.rung.name for o in (old, before) if o is not None), None)
+        self._tally.switched(source or "", name, reason)
+        await seats.retire(old)
+        return SwitchReport(
+            ladder=self._folder.name,
+            source=source,
+            target=name,
+            open_s=open_s,
+            warm_s=opened.warmth.first_s,
+            gap_s=gap_s,
+        )
 
     async def _trusted_standby(self, name: str) -> OpenedRung | None:
         """The rung from standby, once it has shown that it still answers, and rightly."""
@@ -134,8 +151,10 @@ class Switch:
             return opened
         try:
             await opened.check(self._book.expected(name), opened.hang_s())
-        except (CanaryError, WorkerError) as error:
+        except WorkerError as error:
             log.error("%s: killed on standby", error)
+            if isinstance(error, CanaryError):
+                self._distrust()
             opened.kill("canary")
             return None
         return opened

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import struct
-from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -138,9 +138,12 @@ class TensorTask:
             if _DATATYPES.get(value.dtype) != lane.datatype:
                 raise PlanError(
                     "output {!r}: the ladder declares {} but the rung gives {}: add a `cast`, `quantize` or "
-                    "`dequantize` step to `post`".format(lane.public, lane.datatype, value.dtype.name)
+                    "`dequantize` step to `post`".format(lane.public, lane.datatype, _dtype_name(value.dtype))
                 )
-            outputs.append((lane.datatype, value.shape, _raw(_contiguous(value))))
+            shape = value.shape
+            if shape != lane.checked:
+                lane.check(shape)
+            outputs.append((lane.datatype, shape, _raw(_contiguous(value))))
         return outputs
 
     def canary(self) -> List[SlotTensor]:
@@ -179,16 +182,31 @@ class _Lane:
         _check_shape(side, self.public, self.shape, next(t for t in own if t.name == self.own))
         mine = [s for s in steps if s["step"] != "rename" and (s.get("tensor") or self.public) == self.public]
         self.steps = [_value_step(s) for s in mine]
+        self.checked: Optional[Tuple[int, ...]] = None  # the last shape that was found good
+
+    def check(self, shape: Tuple[int, ...]) -> None:
+        """Of an output, which nearly always has the shape of the one before. Raises PlanError."""
+        if not _fits(shape, self.shape):
+            raise PlanError(
+                "output {!r}: the ladder declares the shape {} but the rung gives {}".format(
+                    self.public, list(self.shape), list(shape)
+                )
+            )
+        self.checked = shape
+
+
+def _fits(shape: Tuple[int, ...], declared: Tuple[int, ...]) -> bool:
+    """Whether it has as many sizes as declared, and equal ones but for those that are free (-1)."""
+    return len(shape) == len(declared) and all(
+        theirs < 0 or ours == theirs
+        for ours, theirs in zip(shape, declared)  # noqa: B905 - strict= is Python 3.10
+    )
 
 
 def _check_shape(side: str, public: str, shape: Tuple[int, ...], own: TensorSpec) -> None:
     """What the ladder promises its callers, the artifact must take. No step of tensors changes a shape. Raises
     PlanError."""
-    fits = len(shape) == len(own.shape) and all(
-        theirs < 0 or ours == theirs
-        for ours, theirs in zip(shape, own.shape)  # noqa: B905 - strict= is Python 3.10
-    )
-    if not fits:
+    if not _fits(shape, own.shape):
         raise PlanError(
             "{} {!r}: the ladder declares the shape {}, but the artifact's {!r} has {}".format(
                 side, public, list(shape), own.name, list(own.shape)
@@ -256,6 +274,15 @@ def _named(name: str, tensors: Sequence[TensorSpec], side: str) -> TensorSpec:
             return tensor
     known = ", ".join(t.name for t in tensors)
     raise PlanError("the artifact's {}s are {}: name one of them with the rung's key `{}`".format(side, known, side))
+
+
+def _dtype_name(dtype: Any) -> str:
+    """With its byte order where that is what differs from the processor's."""
+    if dtype.isnative:
+        return str(dtype.name)
+    return "{} with the bytes in {}-endian order ({})".format(
+        dtype.name, "big" if dtype.str[0] == ">" else "little", dtype.str
+    )
 
 
 def _bytes_element(text: str) -> bytes:

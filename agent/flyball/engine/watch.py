@@ -1,6 +1,6 @@
 """Looks after the workers of one ladder: memory limit, heartbeat, canary.
 
-tend (once a second) -> resident memory -> kill;  no answer for a while -> canary -> right, or kill
+tend (once a second) -> resident memory -> kill;  a worker without an answer for a while -> canary -> right, or kill
 
 Real answers are signs of life, so a busy worker is never asked for its canary. Has no timer of its own: it rides on
 the daemon's wake-up.
@@ -19,7 +19,7 @@ from flyball.engine.book import RungBook
 from flyball.engine.memory import resident_bytes
 from flyball.engine.opened import OpenedRung
 from flyball.engine.seats import Seats
-from flyball.errors import CanaryError, WorkerError
+from flyball.errors import CanaryError, OpenError, WorkerError
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,9 @@ class Watch:
         self._limit_memory()
         for opened in self._seats.opened():
             beats = 1 if opened is self._seats.active else _STANDBY_BEATS
-            silent = now_s - opened.answered_s > beats * self._config.heartbeat_s
+            # One of several workers may hang while the others answer.
+            heard_s = min([opened.answered_s, *(w.answered_s for w in opened.workers if w.alive())])
+            silent = now_s - heard_s > beats * self._config.heartbeat_s
             if opened not in self._checks and (silent or opened.failed >= _FAILED):
                 task = asyncio.get_running_loop().create_task(self._check(opened))
                 self._checks[opened] = task
@@ -68,13 +70,16 @@ class Watch:
                 worker.kill("memory")
 
     async def _check(self, opened: OpenedRung) -> None:
+        # Sooner than a request's limit, but not after a moment: what has been idle for long may have been swapped out.
+        limit_s = max(opened.hang_s(), self._config.request_timeout_s / 2)
         try:
-            await opened.check(self._book.expected(opened.rung.name), self._config.request_timeout_s)
+            await opened.check(self._book.expected(opened.rung.name), limit_s)
         except CanaryError as error:
             log.error("%s: killed", error)
             self._distrust()
             opened.kill("canary")
-        except WorkerError as error:
-            # One that did not answer in time has been killed by `ask`; one that refuses is of no use either.
-            log.error("%s", error)
+        except OpenError as error:
+            log.error("%s: killed", error)  # one that refuses is of no use
             opened.kill("canary")
+        except WorkerError as error:
+            log.error("%s", error)  # it has ended, or has been killed; others of its rung may be well

@@ -74,7 +74,8 @@ class Worker:
             reply = {"error": str(error)}
         except MemoryError:
             reply = {"error": "not enough memory"}
-        self._control.sendall(encode(reply))
+        # The number tells whose answer it is: who asked before may have stopped waiting.
+        self._control.sendall(encode({**reply, "number": message.get("number")}))
         return True
 
     def _open(self, message: Message) -> Message:

@@ -4,12 +4,14 @@
 
 "warm": the same for the canary, which is 1 long. `run` misbehaves only while the file `marker` exists (or always,
 without one). y = factor * x. "free": its first size is free, so that it takes batches; "log": a file that gets a line
-per run with its rows; "canary": "wrong" once `marker` exists; "grow" takes 64 MiB more each time.
+per run with its rows; "canary": "wrong" once `marker` exists; "grow" takes 64 MiB more each time; "child" starts a
+process of its own, "spew" writes 5000 lines to standard error.
 """
 
 import ctypes
 import json
 import os
+import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +48,10 @@ def misbehave(how):
             time.sleep(0.1)
     if how == "surprise":
         raise RuntimeError("not a BackendError")
+    if how == "child":
+        subprocess.Popen(["sleep", "3600"])
+    if how == "spew":
+        os.write(2, b"".join(b"line %d of too many\n" % n for n in range(5000)))
 
 
 class Session:
