@@ -1,16 +1,18 @@
 """What bench/contention.py found: how each rung of this machine slows down beside so many burners.
 
-bench/contention.json <-> Contention -> slow_downs, summary, table
+bench/contention.json <-> Contention -> slow_downs, hand_over, summary, table
 
 Seconds, bytes, joules and watts; None is not known. Measures nothing itself.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import msgspec
 
+SHORTEST_S = 1e-6  # of a hand-over: one that was measured as none
 SMALL, LARGE = "v1_0.25_128", "v2_1.0_224"  # of the MobileNets
 
 
@@ -79,6 +81,14 @@ def slow_downs(levels: Sequence[Level]) -> dict[int, float]:
     """By burners per core: mean work over mean work alone."""
     alone_s = next(level.work_mean_s for level in levels if level.burners_per_core == 0)
     return {level.burners_per_core: round(level.work_mean_s / alone_s, 3) for level in levels}
+
+
+def hand_over(level: Level) -> tuple[float, float]:
+    """What an answer takes beside its work: the median in seconds and the deviation of its logarithm, of the log-normal
+    that leads from the median and the 95th percentile of the work to those of the total."""
+    median_s = max(level.total_p50_s - level.work_p50_s, SHORTEST_S)
+    p95_s = max(level.total_p95_s - level.work_p95_s, median_s)
+    return median_s, math.log(p95_s / median_s) / 1.645
 
 
 def table(result: Contention) -> str:

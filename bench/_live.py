@@ -3,8 +3,10 @@
 Plan -> private daemon, arrivals, burners -> Asked (one for every request) -> scores
 
 The same arrivals and the same burners for every policy: the governor's own choice, or one rung pinned throughout.
-Latency is the daemon's own figure, from the request read to the answer ready: the generator competes with the burners
-for the same cores, and its share is not the daemon's. No request names a timeout: that would let it pick its own rung.
+Two latencies. The daemon's own, from the request read to the answer ready, is what limits and scores are about: the
+generator competes with the burners for the same cores, and its share is not the daemon's. The one from the moment at
+which the request was due also holds a late generator, the wait for one of SENDERS, HTTP on both sides and the answer's
+reading. No request names a timeout: that would let it pick its own rung.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from pathlib import Path
 from flyball.client import Client
 from flyball.demo.burners import Burners
 from flyball.demo.stage import private_daemon, set_limit, short_place
-from flyball.demo.stream import Picture, ask, pictures
+from flyball.demo.stream import Picture, Sample, ask, pictures
 from flyball.errors import FlyballError
 from flyball.ladder.manifest import FILE_NAME, LadderFolder, load
 
@@ -73,14 +75,17 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """One request; `due_s` is from the beginning of the run. Without an answer the latency is None."""
+    """One request; `due_s` is from the beginning of the run. `latency_s` is the daemon's own figure, `since_due_s` from
+    `due_s` until the sender had the answer; without an answer both are None."""
 
     due_s: float
     latency_s: float | None
+    since_due_s: float | None
     rung: str
     right: bool
 
     def in_time(self, deadline_s: float) -> bool:
+        """By the daemon's own figure."""
         return self.latency_s is not None and self.latency_s <= deadline_s
 
 
@@ -119,7 +124,7 @@ class Rig:
         due: queue.SimpleQueue[tuple[float, Picture] | None] = queue.SimpleQueue()
         found: list[Asked] = []
         began_s = time.monotonic() + 0.1
-        senders = [threading.Thread(target=self._send, args=(due, found), daemon=True) for _ in range(SENDERS)]
+        senders = [threading.Thread(target=self._send, args=(due, found, began_s), daemon=True) for _ in range(SENDERS)]
         for sender in senders:
             sender.start()
         burning = threading.Thread(target=_burn, args=(plan, began_s), daemon=True)
@@ -133,13 +138,22 @@ class Rig:
             thread.join(60)
         return sorted(found, key=lambda asked: asked.due_s)
 
-    def _send(self, due: queue.SimpleQueue[tuple[float, Picture] | None], found: list[Asked]) -> None:
+    def _send(self, due: queue.SimpleQueue[tuple[float, Picture] | None], found: list[Asked], began_s: float) -> None:
         with Client(self._socket) as client:
             while (item := due.get()) is not None:
                 at_s, picture = item
-                sample = ask(client, self.ladder, picture)
-                latency_s = None if sample.error else sample.latency_s
-                found.append(Asked(due_s=at_s, latency_s=latency_s, rung=sample.rung, right=sample.right))
+                found.append(asked_of(ask(client, self.ladder, picture), at_s, began_s))
+
+
+def asked_of(sample: Sample, due_s: float, began_s: float) -> Asked:
+    """`sample` is of the request that was due `due_s` after `began_s`, which is monotonic."""
+    return Asked(
+        due_s=due_s,
+        latency_s=None if sample.error else sample.latency_s,
+        since_due_s=None if sample.error else sample.t_s - (began_s + due_s),
+        rung=sample.rung,
+        right=sample.right,
+    )
 
 
 @contextmanager

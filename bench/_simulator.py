@@ -2,10 +2,13 @@
 
 Contention, arrivals -> replay.plant -> Latencies; the same arrivals -> daemon beside burners -> Latencies; -> Point
 
-Both meet the same requests at the same moments, the plant with the curve that was measured just before. Its work is
-drawn, so that the prediction is the middle of REPEATS draws. The daemon's own tasks and those that send the requests
-are in no curve: what they cost is part of the error. No request has a timeout, so that none is refused for being late,
-on either side. Percentiles are nearest-rank, of the answers; one that did not come is late.
+The same requests are due at the same moments for both, and the latency of both is counted from there. The plant has the
+curve that was measured just before, with the hand-over of that rung at that level; its chance is drawn, so that the
+prediction is the middle of REPEATS draws. In the live figure only, and so part of the error: a generator that is late,
+the wait for one of _live.SENDERS, HTTP, and the daemon's other tasks. The daemon's own figure, which leaves the first
+three out, is shown beside it. Both begin with an empty queue and SETTLE_S that do not count. No request has a timeout,
+so that none is refused for being late, on either side. Percentiles are nearest-rank, of the answers; one that did not
+come is late.
 """
 
 from __future__ import annotations
@@ -21,10 +24,11 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from _curves import Contention
-from _live import Plan, between, rig
+from _curves import Contention, hand_over
+from _live import Asked, Plan, rig
 from _rig import percentile
 
+from flyball.errors import ConfigError
 from flyball.governor.replay import profiles
 from flyball.governor.replay.plant import Plant
 from flyball.governor.replay.sample import draw
@@ -32,7 +36,7 @@ from flyball.governor.replay.trace import Board, Header, Model, Step, Trace
 from flyball.governor.values import Limits
 
 LADDER = "defects"  # as the curves name it, and what the rig serves
-SETTLE_S = 1.0  # until the burners burn; what was asked before does not count
+SETTLE_S = 1.0  # until the burners burn; what was asked before leaves its queue, and does not count
 CALM_S = 1.0
 REPEATS = 20
 
@@ -48,24 +52,34 @@ class Latencies:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """One rung beside so many burners per core."""
+    """One rung beside so many burners per core. `live` and `simulated` are from the moment at which a request was due;
+    `own` is the daemon's own figure of the same requests, which nothing is held against."""
 
     rung: str
     burners_per_core: int
     requests: int
     live: Latencies
+    own: Latencies
     simulated: Latencies
 
-    def errors(self) -> list[float]:
-        """Of the median and of the 95th percentile, relative to the live ones; those that are known."""
-        pairs = ((self.simulated.p50_s, self.live.p50_s), (self.simulated.p95_s, self.live.p95_s))
-        return [abs(told - real) / real for told, real in pairs if told is not None and real]
+    def p50_error(self) -> float | None:
+        """Relative to the live one; None where one of the two is not known."""
+        return _relative(self.simulated.p50_s, self.live.p50_s)
+
+    def p95_error(self) -> float | None:
+        """As p50_error."""
+        return _relative(self.simulated.p95_s, self.live.p95_s)
+
+
+def _relative(told: float | None, real: float | None) -> float | None:
+    return abs(told - real) / real if told is not None and real else None
 
 
 def compare(
     curves: Contention, rungs: Sequence[str], levels: Sequence[int], seconds: float, quiet: bool
 ) -> list[Point]:
-    """The real daemon for `seconds` at each point. Rungs without a curve are left out. Raises FlyballError."""
+    """The real daemon for `seconds` at each point, `levels` among those of the curves. Rungs without a curve are left
+    out. Raises FlyballError."""
     models = models_of(curves)
     board = msgspec.structs.replace(profiles.COOLED, cpus=curves.cpus)
     points = []
@@ -78,19 +92,37 @@ def compare(
                     phases_s=(0.0, SETTLE_S + seconds), rate_per_s=curves.per_s, cores=curves.cpus, calm_s=CALM_S,
                     seed=number + 1, burners_per_core=level,
                 )  # fmt: skip
-                asked = between(live.run(rung, plan), SETTLE_S, plan.ends_s())
-                arrivals = [a.due_s - SETTLE_S for a in asked]
-                if arrivals:
-                    points.append(
-                        Point(
-                            rung=rung,
-                            burners_per_core=level,
-                            requests=len(asked),
-                            live=latencies_of([a.latency_s for a in asked], live.deadline_s),
-                            simulated=predict(models[rung], arrivals, seconds, level, live.deadline_s, board),
-                        )
-                    )
+                asked = live.run(rung, plan)
+                if any(a.due_s >= SETTLE_S for a in asked):
+                    hand = hand_over_of(curves, rung, level)
+                    points.append(point_of(asked, models[rung], plan, live.deadline_s, board, hand))
     return points
+
+
+def point_of(
+    asked: Sequence[Asked], model: Model, plan: Plan, deadline_s: float, board: Board, hand: tuple[float, float]
+) -> Point:
+    """`asked` is what came of the whole plan, at least one request of it after SETTLE_S."""
+    counted = [a for a in asked if a.due_s >= SETTLE_S]
+    level, arrivals = plan.burners_per_core, [a.due_s for a in asked]
+    return Point(
+        rung=model.name,
+        burners_per_core=level,
+        requests=len(counted),
+        live=latencies_of([a.since_due_s for a in counted], deadline_s),
+        own=latencies_of([a.latency_s for a in counted], deadline_s),
+        simulated=predict(model, arrivals, plan.ends_s(), level, deadline_s, board, settle_s=SETTLE_S, hand=hand),
+    )
+
+
+def hand_over_of(curves: Contention, rung: str, level: int) -> tuple[float, float]:
+    """Raises ConfigError where the curves do not have it."""
+    for one in curves.rungs:
+        if (one.ladder, one.rung) == (LADDER, rung):
+            for each in one.levels:
+                if each.burners_per_core == level:
+                    return hand_over(each)
+    raise ConfigError(f"the curves have no {LADDER} {rung} beside {level} burner(s) per core; measure that level too")
 
 
 def models_of(curves: Contention) -> dict[str, Model]:
@@ -112,10 +144,22 @@ def latencies_of(found: Sequence[float | None], deadline_s: float) -> Latencies:
 
 
 def predict(
-    model: Model, arrivals: Sequence[float], seconds: float, level: float, deadline_s: float, board: Board
+    model: Model,
+    arrivals: Sequence[float],
+    seconds: float,
+    level: float,
+    deadline_s: float,
+    board: Board,
+    settle_s: float = 0.0,
+    hand: tuple[float, float] = (0.0, 0.0),
 ) -> Latencies:
-    """`arrivals` in seconds from 0 to `seconds`, rising, at least one."""
-    drawn = [latencies_of(_drawn(model, arrivals, seconds, level, board, seed), deadline_s) for seed in range(REPEATS)]
+    """`arrivals` in seconds from 0 to `seconds`, rising, at least one of them not before `settle_s`: those before are
+    served and not counted. `hand` as _curves.hand_over has it."""
+    settled = sum(at_s < settle_s for at_s in arrivals)
+    drawn = [
+        latencies_of(_drawn(model, arrivals, seconds, level, board, hand, seed)[settled:], deadline_s)
+        for seed in range(REPEATS)
+    ]
     return Latencies(
         p50_s=_median([one.p50_s for one in drawn]),
         p95_s=_median([one.p95_s for one in drawn]),
@@ -124,7 +168,13 @@ def predict(
 
 
 def _drawn(
-    model: Model, arrivals: Sequence[float], seconds: float, level: float, board: Board, seed: int
+    model: Model,
+    arrivals: Sequence[float],
+    seconds: float,
+    level: float,
+    board: Board,
+    hand: tuple[float, float],
+    seed: int,
 ) -> list[float]:
     count = math.ceil(seconds)
     places = [min(int(at_s), count - 1) for at_s in arrivals]
@@ -132,7 +182,7 @@ def _drawn(
     steps = tuple(Step(t_s=float(i), arrivals=places.count(i), contention=float(level)) for i in range(count))
     trace = Trace(header=header, steps=steps)
     offsets = np.array([at_s - place for at_s, place in zip(arrivals, places, strict=True)])
-    plant = Plant(trace, dataclasses.replace(draw(trace), offsets=offsets), window_s=float(count))
+    plant = Plant(trace, dataclasses.replace(draw(trace), offsets=offsets), window_s=float(count), hand_over=hand)
     for i in range(count):
         plant.advance(i)
     return plant.latencies()
@@ -145,22 +195,31 @@ def _median(values: Sequence[float | None]) -> float | None:
 
 def summary(points: Sequence[Point]) -> dict[str, float | int | None]:
     """For the last line; None where nothing could be compared."""
-    errors = [error for point in points for error in point.errors()]
+    p50 = [error for point in points if (error := point.p50_error()) is not None]
+    p95 = [error for point in points if (error := point.p95_error()) is not None]
     off = [abs(point.simulated.late - point.live.late) for point in points]
     return {
-        "simulator_error_pct": round(100 * statistics.median(errors), 1) if errors else None,
+        "simulator_error_pct": _percent(_median([*p50, *p95])),
+        "simulator_p50_error_pct": _percent(_median(p50)),
+        "simulator_p95_error_pct": _percent(_median(p95)),
+        "simulator_worst_error_pct": _percent(max([*p50, *p95], default=None)),
         "simulator_late_points": round(100 * statistics.fmean(off), 2) if off else None,
         "simulator_points": len(points),
     }
 
 
+def _percent(share: float | None) -> float | None:
+    return None if share is None else round(100 * share, 1)
+
+
 def table(points: Sequence[Point]) -> str:
-    """A line for each point, for people: live beside simulated, in ms and per cent."""
-    heads = ("p50 ms", "simul.", "p95 ms", "simul.", "late %", "simul.")
+    """A line for each point, for people: the daemon's own figure, live from the due moment, simulated; ms, per cent."""
+    heads = ("own p50", "p50 ms", "simul.", "own p95", "p95 ms", "simul.", "late %", "simul.")
     lines = [f"{'rung':<12}{'burners':>8}" + "".join(f"{head:>9}" for head in heads)]
     for point in points:
         live, told = point.live, point.simulated
-        cells = [_ms(live.p50_s), _ms(told.p50_s), _ms(live.p95_s), _ms(told.p95_s)]
+        cells = [_ms(one.p50_s) for one in (point.own, live, told)]
+        cells += [_ms(one.p95_s) for one in (point.own, live, told)]
         cells += [f"{100 * one.late:.1f}" for one in (live, told)]
         lines.append(f"{point.rung:<12}{point.burners_per_core:>8}" + "".join(f"{cell:>9}" for cell in cells))
     return "\n".join(lines)

@@ -11,10 +11,14 @@ The last line: how many rungs and levels; slow_down_small_at_8 and slow_down_lar
 core over mean work alone of the smallest and the largest MobileNet; worst_slow_down of all.
 
 Then the simulator that is fed from these figures is held against the real daemon: three rungs of the defects beside 0,
-1 and 3 burners per core, the same requests at random for both (bench/_simulator.py).
+1 and 3 burners per core, the same requests at random for both, latency from the moment at which each was due until its
+answer is there. What is in that and not in the simulator: bench/_simulator.py.
 
-simulator_error_pct    how far its p50 and p95 are from the daemon's, relative to them; the median of all
-simulator_late_points  how far its share of late requests is from the daemon's, in points; the mean
+simulator_p50_error_pct    how far its p50 is from the live one, relative to it; the median of the points
+simulator_p95_error_pct    the same of p95
+simulator_error_pct        the median of both together
+simulator_worst_error_pct  the worst of both
+simulator_late_points      how far its share of late requests is from the live one, in points; the mean
 
 --write puts the curves into bench/contention.json, from which the governor is simulated; its fields stand, each with
 what it means, in bench/_curves.py. --quick: three rungs beside 0, 2 and 8 burners per core, one live beside 0 and 2.

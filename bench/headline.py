@@ -4,7 +4,8 @@ The real daemon; pictures come at random at 20 a second; three burners for every
 as in the standard trace cpu-bursts (30 to 60 s every 90 to 150). The oracle is the best rung of every phase in
 hindsight, with nothing lost between: no policy can have it. Only the three strongest rungs are held, to bound the time.
 The governor has seen one burst before its run, which is not scored: a device in the field learns how its rungs fare
-beside other work once, not every two minutes (--cold leaves that out). Two ladders:
+beside other work once, not every two minutes (--cold leaves that out). In time is by the daemon's own figure, from the
+request read to the answer ready; what the sender and HTTP add is left out. Two ladders:
 
 defects     generated pictures whose class is known, so that an answer is seen to be right or wrong; its rungs are all
             within 5.4 points of each other

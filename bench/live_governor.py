@@ -2,7 +2,8 @@
 
 The real daemon with the ladder of examples/defects; pictures at random, 20 a second; three burners for every core come
 and go. The same arrivals and burners for the governor, for the three strongest rungs each held throughout, and so for
-no governor (the top rung). The deadline is twice the top rung's p95 at rest, and 5 % may be late.
+no governor (the top rung). The deadline is twice the top rung's p95 at rest, and 5 % may be late; by the daemon's own
+figure, from the request read to the answer ready: what the sender and HTTP add is left out.
 
 recovery_s                 burners come: until no more than 5 % of two seconds' requests are late; they go: until the
                            rung from before answers again; the median of each, the longer of the two

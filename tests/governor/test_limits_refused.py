@@ -15,14 +15,14 @@ from made_traces import made
 from flyball import config
 from flyball.config import Governor as Rules
 from flyball.errors import ConfigError, MessageError
-from flyball.governor.constraints import mistakes
+from flyball.governor.constraints import QUANTILES, mistakes
 from flyball.governor.recording import Begun, Looked
 from flyball.governor.replay.recorded import check
 from flyball.governor.replay.study import changed
 from flyball.governor.replay.trace import load, save
 from flyball.governor.rules import RuleError, parse
 from flyball.governor.state import State
-from flyball.governor.values import LadderView, Limits, View, limits_of
+from flyball.governor.values import LadderView, Limits, Rung, Seen, View, limits_of
 from flyball.uplink.configuring import Configuring, Tables
 from flyball.uplink.handlers import PolicyArgs
 from flyball.uplink.messages import decode
@@ -135,6 +135,15 @@ def test_of_an_order_with_its_name(name: str, value: str) -> None:
         ("when temperature > 1e20 C then step_down", "temperature is never above 1e+15"),
         ("when throttled for 1e18 s then step_down", "a duration is never above 1e+15"),
         ("when throttled for -1 s then step_down", "a duration is never below 0"),
+        ("when cpu > 100 % then step_down", "cpu is never above 1 (100 %), so that this never holds"),
+        ("when accuracy > 1 then step_down", "accuracy is never above 1 (100 %), so that this never holds"),
+        ("when late < 0 then step_down", "late is never below 0, so that this never holds"),
+        ("when memory_available < 0 B then step_down", "memory_available is never below 0, so that this never holds"),
+        ("when temperature < -273.15 C then hold", "temperature is never below -273.15, so that this never holds"),
+        ("when hour > 24 then step_down", "hour is never above 24, so that this never holds"),
+        ("when hour >= 24 then step_down", "hour is always below 24, so that this never holds"),
+        ("when hour == 24 then step_down", "hour is always below 24, so that this never holds"),
+        ("when power >= 1e18 mW then step_down", "power is always below 1e+15, so that this never holds"),
     ],
 )
 def test_of_a_rule_with_its_column(text: str, what: str) -> None:
@@ -144,12 +153,29 @@ def test_of_a_rule_with_its_column(text: str, what: str) -> None:
     assert text[caught.value.column].isdigit() or text[caught.value.column] == "-"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "when cpu >= 100 % then hold",
+        "when cpu == 1 then hold",
+        "when late > 0 then hold",
+        "when late <= 0 then hold",
+        "when queue == 0 then hold",
+        "when hour >= 0 and hour < 24 then hold",
+        "when hour > 23.99 then hold",
+        "when throttled for 0 s then hold",
+    ],
+)
+def test_what_can_hold_at_the_bound_is_a_rule(text: str) -> None:
+    parse(text)
+
+
 # ------------------------------------------------------------------------------------------- traces and recordings
 
 FIELDS = ("deadline_s", "temperature_c", "memory_available_bytes", "power_w", "energy_j_per_h", "accuracy")
 
 
-@pytest.mark.parametrize("value", [-1.0, -1e-300, 1.1e15, 1e300])
+@pytest.mark.parametrize("value", [-1.0, -1e-300, 0.0, 1.1e15, 1e300])
 @pytest.mark.parametrize("name", FIELDS)
 def test_of_a_trace_with_its_line(tmp_path: Path, name: str, value: float) -> None:
     file = tmp_path / "trace.jsonl"
@@ -158,11 +184,49 @@ def test_of_a_trace_with_its_line(tmp_path: Path, name: str, value: float) -> No
     file.write_text("\n".join([json.dumps({**json.loads(head), "limits": {name: value}}), *rest]))
     with pytest.raises(ConfigError) as caught:
         load(file)
-    assert f"trace.jsonl:1: limits.{name}: expected 0 to " in str(caught.value)
+    assert f"trace.jsonl:1: limits.{name}: expected more than 0, at most " in str(caught.value)
     assert "without a limit, leave it out" in str(caught.value)
 
 
-@pytest.mark.parametrize("value", [-1.0, 1.1e15])
+@pytest.mark.parametrize("value", [-1.0, 0.0, 1.0, 2.0])
+def test_of_a_quantile_with_its_line(tmp_path: Path, value: float) -> None:
+    """The same sentence in a trace and in a recording; the configuration has the same bounds."""
+    trace, recorded, toml = (tmp_path / name for name in ("trace.jsonl", "recorded.jsonl", "flyball.toml"))
+    save(made([{}] * 3), trace)
+    head, *rest = trace.read_text().splitlines()
+    trace.write_text("\n".join([json.dumps({**json.loads(head), "limits": {"quantile": value}}), *rest]))
+    put_recording(recorded, {"deadline_s": 0.1, "quantile": value})
+    toml.write_text(f"[governor.limits]\nquantile = {value}\n")
+    for read, file in ((load, trace), (check, recorded)):
+        with pytest.raises(ConfigError, match=rf"limits\.quantile: expected 0\.5 to 0\.9999, found {value:g}"):
+            read(file)
+    with pytest.raises(ConfigError, match=r"quantile: expected a number from 0\.5 to 0\.9999, found"):
+        config.load(toml)
+
+
+@pytest.mark.parametrize("value", QUANTILES)
+def test_the_outermost_quantiles_are_decided_with(tmp_path: Path, value: float) -> None:
+    file = tmp_path / "recorded.jsonl"
+    put_recording(file, {"deadline_s": 0.1, "quantile": value})
+    assert check(file).looks == 1
+    (tmp_path / "flyball.toml").write_text(f"[governor.limits]\nquantile = {value}\n")
+    assert limits_of(config.load(tmp_path / "flyball.toml"), "cats").quantile == value
+
+
+def put_recording(file: Path, limits: dict[str, float]) -> None:
+    """One look at a ladder with figures that the law computes with."""
+    rungs = (Rung(name="big", accuracy=0.9, work_s=0.03, spread=0.1), Rung(name="small", accuracy=0.8, work_s=0.004))
+    seen = Seen(arrivals_per_s=20.0, answers_per_s=20.0, answers=20, work_mean_s=0.03, work_std_s=0.003, late=0.1,
+                window_answers=100, window_late=0.1, p50_s=0.03, p95_s=0.05, p99_s=0.06)  # fmt: skip
+    ladder = LadderView(name="cats", active="big", rungs=rungs, seen=seen)
+    view = View(now_s=1.0, wall_s=1.0, ladders=(ladder,))
+    look = json.loads(msgspec.json.encode(Looked(view=view, decisions=())))
+    look["view"]["ladders"][0]["limits"] = limits
+    begun = Begun(schema=1, flyball="0", board="", rules=Rules(), state=State())
+    file.write_bytes(msgspec.json.encode(begun) + b"\n" + json.dumps(look).encode())
+
+
+@pytest.mark.parametrize("value", [-1.0, 0.0, 1.1e15])
 @pytest.mark.parametrize("name", FIELDS)
 def test_of_a_recording_with_its_line_and_ladder(tmp_path: Path, name: str, value: float) -> None:
     begun = Begun(schema=1, flyball="0", board="", rules=Rules(), state=State())
@@ -173,7 +237,7 @@ def test_of_a_recording_with_its_line_and_ladder(tmp_path: Path, name: str, valu
     assert check(file).looks == 1
     look["view"]["ladders"][0]["limits"][name] = value
     file.write_bytes(msgspec.json.encode(begun) + b"\n" + json.dumps(look).encode())
-    with pytest.raises(ConfigError, match=rf"recorded\.jsonl:2: ladder cats: limits\.{name}: expected 0 to "):
+    with pytest.raises(ConfigError, match=rf"recorded\.jsonl:2: ladder cats: limits\.{name}: expected more than 0, "):
         check(file)
 
 

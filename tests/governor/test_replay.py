@@ -294,6 +294,10 @@ def test_a_recording_that_was_cut_off_is_read_to_there(recording: Path) -> None:
         ),
         (
             lambda lines: [lines[0], *(one.replace('"quantile":0.95', '"quantile":2.0') for one in lines[1:])],
+            "limits.quantile: expected 0.5 to 0.9999, found 2",
+        ),
+        (
+            lambda lines: [re.sub(r'"window_answers":\d+', '"window_answers":-1', one) for one in lines],
             "no decision can be made",
         ),
     ],

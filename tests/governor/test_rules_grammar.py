@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from flyball.errors import ConfigError
 from flyball.governor.rules import Action, Rule, RuleError, parse, parse_all, unparse
-from flyball.governor.rules.facts import FACTS, FLAG, PLAIN, TIME, ZONED, value_of
+from flyball.governor.rules.facts import FACTS, FLAG, PLAIN, TIME, ZONED, bounds_mistake, value_of
 from flyball.governor.rules.grammar import DEEPEST, LONGEST, MOST
 from flyball.governor.rules.syntax import (
     ALWAYS_POSSIBLE,
@@ -270,8 +270,11 @@ def comparisons(draw: st.DrawFn) -> Comparison:
     value = value_of(dimension, number, unit)
     if not dimension.low <= value <= dimension.high or value == float("inf"):
         number = draw(st.floats(0, 1))
+    operator = draw(st.sampled_from(OPERATORS))
+    if bounds_mistake(name, dimension, number, unit, operator):  # it would never hold
+        operator = "<="
     zone = draw(st.just("") | zones) if name in ZONED else ""
-    return Comparison(name, draw(st.sampled_from(OPERATORS)), number, unit, zone)
+    return Comparison(name, operator, number, unit, zone)
 
 
 flags = st.sampled_from([Flag(name) for name, fact in FACTS.items() if fact.dimension is FLAG])

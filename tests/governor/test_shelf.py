@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from test_profile_figures import profile, rung
 
+from flyball.errors import ConfigError
 from flyball.governor.shelf import Shelf
 from flyball.ladder.manifest import LadderFolder, load
-from flyball.ladder.profile import content_hash, save
+from flyball.ladder.profile import DEEPEST, content_hash, save
+from flyball.ladder.profile import load as load_profile
 
 MANIFEST = """
 schema = 1
@@ -87,6 +89,35 @@ def test_one_that_cannot_be_read_is_told_once_and_left_aside(
     assert shelf.figures(ladder) == {}
     assert [r.levelname for r in caplog.records] == ["ERROR"]
     assert "the profile of cats is left aside" in caplog.text
+
+
+@pytest.mark.parametrize("depth", [100, 300, 480, 600, 700, 900, 980, 990])
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
+def test_however_deep_it_is_the_governor_has_its_answer(
+    ladder: LadderFolder, state: Path, caplog: pytest.LogCaptureFixture, depth: int, opening: str, closing: str
+) -> None:
+    """Deep enough for whatever walks it, and not for the JSON decoder: each stack has its own end."""
+    file = state / "cats.json"
+    for place in ("x", "schema"):
+        file.write_text(f'{{"schema":1,"{place}":{opening * depth}1{closing * depth}}}')
+        with pytest.raises(ConfigError, match="too deep inside each other") as caught:
+            load_profile(file)
+        assert str(file) in str(caught.value)
+    shelf = Shelf(state, "")
+    assert shelf.figures(ladder) == {}
+    assert shelf.figures(ladder) == {}
+    assert [r.levelname for r in caplog.records] == ["ERROR"]
+
+
+def test_what_is_not_too_deep_is_told_for_what_it_is(state: Path) -> None:
+    file = state / "cats.json"
+    file.write_text('{"schema":1,"x":' + "[" * (DEEPEST - 1) + "]" * (DEEPEST - 1) + "}")
+    with pytest.raises(ConfigError, match="x: unknown key"):
+        load_profile(file)
+    file.write_text('{"schema":"' + "9" * 100_000 + '"}')
+    with pytest.raises(ConfigError, match="schema: expected 1, found '99") as caught:
+        load_profile(file)
+    assert len(str(caught.value)) < 1000
 
 
 def test_one_that_is_configured_and_not_there_is_an_error(

@@ -74,6 +74,7 @@ def broken(tmp_path: Path, line: int, **change: object) -> str:
         (1, {"limits": {"deadline": 0.1}}, ["trace.jsonl:1", "deadline"]),
         (1, {"limits": {"deadline_s": 0.0}}, ["trace.jsonl:1", "limits.deadline_s"]),
         (1, {"limits": {"quantile": 1.0}}, ["trace.jsonl:1", "limits.quantile"]),
+        (1, {"limits": {"quantile": 0.0, "power_w": 0.0}}, ["trace.jsonl:1", "limits.quantile", "limits.power_w"]),
         (3, {"ambient_c": 1e308}, ["trace.jsonl:3", "ambient_c"]),
         (3, {"power_cap_w": 5e-324}, ["trace.jsonl:3", "power_cap_w"]),
     ],

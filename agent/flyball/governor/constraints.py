@@ -13,6 +13,7 @@ import msgspec
 from flyball.config import Governor as Rules
 from flyball.governor.values import LARGEST, MIB, Constraint, LadderView, Machine
 
+QUANTILES = (0.5, 0.9999)  # as config.Limits has it: at 1 no request at all may be late, which nothing can promise
 CLEARLY = 3.0  # standard deviations of a share that is just allowed; late requests come in clusters
 
 
@@ -96,13 +97,21 @@ class Stated(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def mistakes(limits: Mapping[str, float | None]) -> list[str]:
-    """A sentence for every limit, by the names of values.Limits, that would silently be none."""
-    found = []
-    for name, value in limits.items():
-        most = 1.0 if name == "accuracy" else LARGEST
-        if value is not None and not 0.0 <= value <= most:
-            found.append(f"limits.{name}: expected 0 to {most:g}, found {value:g}; without a limit, leave it out")
-    return found
+    """A sentence for every value, by the names of values.Limits, that cannot be one: the one rule for traces and
+    recordings. 0 is none either, as in the configuration."""
+    return [f"limits.{name}: {wrong}" for name, value in limits.items() if (wrong := _mistake(name, value))]
+
+
+def _mistake(name: str, value: float | None) -> str:
+    if value is None:
+        return ""
+    if name == "quantile":
+        low, high = QUANTILES
+        return "" if low <= value <= high else f"expected {low:g} to {high:g}, found {value:g}"
+    most = 1.0 if name == "accuracy" else LARGEST
+    if 0.0 < value <= most:
+        return ""
+    return f"expected more than 0, at most {most:g}, found {value:g}; without a limit, leave it out"
 
 
 def milliseconds(seconds: float) -> str:

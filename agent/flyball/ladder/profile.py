@@ -27,6 +27,7 @@ SCHEMA = 1
 Scenario = Literal["single", "multi", "server", "offline"]
 
 MOST_BYTES = 8 << 20  # of a file; a rung takes 2 KiB
+DEEPEST = 64  # lists and objects inside each other; a profile has 5
 # Every figure has an end: what is beyond it was not measured, and whoever computes with it must not meet infinity.
 NotNegative = Annotated[float, Meta(ge=0, le=1e15)]
 Positive = Annotated[float, Meta(gt=0, le=1e15)]
@@ -203,9 +204,9 @@ def load(path: Path) -> Profile:
     profile = None
     if isinstance(data, dict):
         if data.get("schema") == SCHEMA:
-            profile = decode(_without_nulls(data), Profile, str(path), problems)
+            profile = decode(data, Profile, str(path), problems)
         else:
-            problems.append(f"{path}: schema: expected {SCHEMA}, found {data.get('schema')!r}")
+            problems.append(f"{path}: schema: expected {SCHEMA}, found {data.get('schema')!r:.60}")
     elif not problems:
         problems.append(f"{path}: expected a JSON object, found {type(data).__name__}")
     if profile is None or problems:
@@ -220,18 +221,23 @@ def _read(path: Path, problems: list[str]) -> Any:
         if len(content) > MOST_BYTES:
             problems.append(f"{path}: larger than {MOST_BYTES >> 20} MiB, which no profile is")
             return None
-        return msgspec.json.decode(content)
+        return _without_nulls(msgspec.json.decode(content))
     except OSError as error:
         problems.append(f"{path}: cannot be read: {error.strerror}")
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         problems.append(f"{path}: not JSON: {error}")
     except RecursionError:
-        problems.append(f"{path}: not a profile: lists or objects are too deep inside each other")
+        problems.append(f"{path}: not a profile: lists or objects are too deep inside each other (at most {DEEPEST})")
     return None
 
 
-def _without_nulls(value: Any) -> Any:
-    """`decode` is for TOML, which has no null: a field that is null is one that is not there."""
+def _without_nulls(value: Any, levels: int = DEEPEST) -> Any:
+    """`decode` is for TOML, which has no null: a field that is null is one that is not there. Raises RecursionError as
+    the JSON decoder does, but for a depth that everything behind it can take, whoever calls."""
+    if not isinstance(value, (dict, list)):
+        return value
+    if not levels:
+        raise RecursionError
     if isinstance(value, dict):
-        return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
-    return [_without_nulls(inner) for inner in value] if isinstance(value, list) else value
+        return {key: _without_nulls(inner, levels - 1) for key, inner in value.items() if inner is not None}
+    return [_without_nulls(inner, levels - 1) for inner in value]

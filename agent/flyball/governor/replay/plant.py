@@ -64,11 +64,14 @@ class _Tally:
 
 class Plant:
     """At the start the strongest rung answers. `switches` counts those that began, also the machine's own when an
-    accelerator is lost."""
+    accelerator is lost. `hand_over` is what every answer takes beside waiting and work: the median in seconds and the
+    deviation of its logarithm. It is long where the work is, by the same chance, and keeps no other request waiting."""
 
-    def __init__(self, trace: Trace, sample: Sample, window_s: float = WINDOW_S) -> None:
+    def __init__(
+        self, trace: Trace, sample: Sample, window_s: float = WINDOW_S, hand_over: tuple[float, float] = (0.0, 0.0)
+    ) -> None:
         header = trace.header
-        self.trace, self._sample = trace, sample
+        self.trace, self._sample, self._hand_over = trace, sample, hand_over
         self._models = {rung.name: rung for rung in header.rungs}
         self._board, self._period_s = header.board, header.period_s
         self._limit_s = header.limits.deadline_s if header.limits.deadline_s is not None else math.inf
@@ -234,20 +237,22 @@ class Plant:
         if pending is not None and not pending.resident:
             mean_s *= LOADING_SLOWS
         works = (mean_s * math.exp(-0.5 * spread * spread)) * np.exp(spread * normals)
+        hands = self._hand_over[0] * np.exp(self._hand_over[1] * normals)
         limit_s = self._limit_s
         longest_wait_s = max(limit_s - mean_s, 0.0)
         free_s = self._free.get(active.accelerator, 0.0)
         latencies, done = self._latencies[-1], self._works
         before, refused, late = len(done), 0, 0
-        for t_s, work_s in zip(times.tolist(), works.tolist(), strict=True):
+        for t_s, work_s, hand_s in zip(times.tolist(), works.tolist(), hands.tolist(), strict=True):
             wait_s = free_s - t_s
             if wait_s <= 0.0:
                 wait_s = 0.0
             elif wait_s > longest_wait_s:
                 refused += 1
                 continue
-            latency_s = wait_s + work_s
-            free_s = t_s + latency_s
+            served_s = wait_s + work_s
+            free_s = t_s + served_s
+            latency_s = served_s + hand_s
             if latency_s > limit_s:
                 late += 1
             latencies.append(latency_s)

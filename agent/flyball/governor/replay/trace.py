@@ -119,11 +119,9 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         names = [rung.name for rung in self.rungs]
         if len(set(names)) != len(names):
             raise ValueError(f"rungs: expected different names, found {names}")
-        if not 0.0 < self.limits.quantile < 1.0:
-            raise ValueError(f"limits.quantile: expected more than 0 and less than 1, found {self.limits.quantile:g}")
-        for name in ("deadline_s", "power_w", "energy_j_per_h"):
-            if getattr(self.limits, name) == 0.0:
-                raise ValueError(f"limits.{name}: expected more than 0; without a limit, leave it out")
+        wrong = mistakes(msgspec.structs.asdict(self.limits))
+        if wrong:
+            raise ValueError("; ".join(wrong))
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):

@@ -30,12 +30,14 @@ PLAIN = ""
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dimension:
     """`units` by name; PLAIN among them says that a number may stand without one. Bounds are in the base unit; what is
-    above LARGEST is taken for unknown, so that a comparison with it would never hold."""
+    LARGEST or more is taken for unknown, so that a comparison with it would never hold. `low` itself is reached;
+    `high` only where `reaches_high`."""
 
     base: str
     units: Mapping[str, Unit]
     low: float = 0.0
     high: float = LARGEST
+    reaches_high: bool = False
 
     def expected(self) -> str:
         """Such as "ms, s, min or h"."""
@@ -44,7 +46,7 @@ class Dimension:
 
 _ONE = Unit()
 TIME = Dimension(base="s", units={"ms": Unit(per=1e3), "s": _ONE, "min": Unit(times=60), "h": Unit(times=3600)})
-SHARE = Dimension(base="ratio, 0 to 1", units={"%": Unit(per=100), PLAIN: _ONE}, high=1.0)
+SHARE = Dimension(base="ratio, 0 to 1", units={"%": Unit(per=100), PLAIN: _ONE}, high=1.0, reaches_high=True)
 RATIO = Dimension(base="ratio", units={"%": Unit(per=100), PLAIN: _ONE})
 REQUESTS = Dimension(base="requests", units={"requests": _ONE, PLAIN: _ONE})
 TASKS = Dimension(base="tasks per processor", units={"tasks": _ONE, PLAIN: _ONE})
@@ -119,18 +121,33 @@ def unit_mistake(name: str, dimension: Dimension, unit: str) -> str:
     return f"{what}; expected {dimension.expected()}{hint}"
 
 
-def bounds_mistake(name: str, dimension: Dimension, number: float, unit: str) -> str:
-    """What is wrong with the size of a number for `name`; "" when nothing is."""
+def bounds_mistake(name: str, dimension: Dimension, number: float, unit: str, operator: str = "") -> str:
+    """What is wrong with the size of a number for `name`, which stands before `operator` ("" where there is none); ""
+    when nothing is. A comparison that always holds is let through: people write `hour >= 0 and hour < 6`."""
     value = value_of(dimension, number, unit)
     if not math.isfinite(value):
         return "the number is too large"
     if dimension.low <= value <= dimension.high:
-        return ""
+        return _never(name, dimension, value, operator)
     if value < dimension.low:
         return f"{name} is never below {dimension.low:g}"
     hint = f"; did you mean {number:g} %?" if dimension is SHARE and unit == PLAIN and number <= 100 else ""
-    limit = "1 (100 %)" if dimension is SHARE else f"{dimension.high:g}"
-    return f"{name} is never above {limit}, so that this says nothing{hint}"
+    return f"{name} is never above {_highest(dimension)}, so that this says nothing{hint}"
+
+
+def _never(name: str, dimension: Dimension, value: float, operator: str) -> str:
+    """Of a value within the bounds: why no measurement ever compares so with it."""
+    if value == dimension.low and operator == "<":
+        return f"{name} is never below {dimension.low:g}, so that this never holds"
+    if value == dimension.high and operator == ">":
+        return f"{name} is never above {_highest(dimension)}, so that this never holds"
+    if value == dimension.high and operator in (">=", "==") and not dimension.reaches_high:
+        return f"{name} is always below {_highest(dimension)}, so that this never holds"
+    return ""
+
+
+def _highest(dimension: Dimension) -> str:
+    return "1 (100 %)" if dimension is SHARE else f"{dimension.high:g}"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -173,7 +173,7 @@ class _Text:
             return Flag(name)
         for operator in OPERATORS:
             if sign == operator:
-                return Comparison(name, operator, *self._quantity(name, dimension), zone)
+                return Comparison(name, operator, *self._quantity(name, dimension, operator), zone)
         found = f"found {sign!r}" if sign else f"found {self._found()}"
         raise self._error(f"expected one of {' '.join(OPERATORS)} after {name}, {found}", compared)
 
@@ -195,7 +195,7 @@ class _Text:
 
     # -------------------------------------------------------------------------------------------- quantities
 
-    def _quantity(self, name: str, dimension: Dimension) -> tuple[float, str]:
+    def _quantity(self, name: str, dimension: Dimension, operator: str = "") -> tuple[float, str]:
         self._skip()
         start = self._at
         digits = self._match(_NUMBER)
@@ -211,7 +211,7 @@ class _Text:
         mistake = unit_mistake(name, dimension, unit)
         if mistake:
             raise self._error(mistake, after if unit else start + len(digits))
-        mistake = bounds_mistake(name, dimension, number, unit)
+        mistake = bounds_mistake(name, dimension, number, unit, operator)
         if mistake:
             raise self._error(mistake, start)
         return number, unit
