@@ -7,13 +7,14 @@ A rung is predicted from its own slow-down at the present contention, never from
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
+from math import sqrt
 
 import msgspec
 
 from flyball.governor import estimator, memory, thermal
 from flyball.governor.constraints import duration
+from flyball.governor.estimator import unseen
 from flyball.governor.perception import clock_share, key
 from flyball.governor.state import LadderState, State
 from flyball.governor.values import Constraint, LadderView, Rung, View
@@ -82,8 +83,10 @@ class Outlook(msgspec.Struct, gc=False):
 
 def scene(view: View, state: State) -> Scene:
     machine = view.machine
-    reserve = max((v.limits.memory_available_bytes or 0.0 for v in view.ladders), default=0.0)
-    trend = memory.exhaustion(state.memory, reserve) if state.memory is not None else None
+    trend = None
+    if state.memory is not None:
+        reserve = max([v.limits.memory_available_bytes or 0.0 for v in view.ladders], default=0.0)
+        trend = memory.exhaustion(state.memory, reserve)
     return Scene(
         now_s=view.now_s,
         contention=state.contention,
@@ -125,7 +128,7 @@ def outlooks(ladder: LadderView, own: LadderState, around: Scene) -> list[Outloo
         if guess is not None:
             factor, var = guess
         elif slow is None:
-            factor, var = estimator.unseen(work_s, contention)
+            factor, var = unseen(work_s, contention)
         else:
             factor, var = estimator.predict(slow, work_s, contention, now_s)
         if slow is not None:
@@ -138,9 +141,10 @@ def outlooks(ladder: LadderView, own: LadderState, around: Scene) -> list[Outloo
         load = rate * mean_s
         mean_s2 = mean_s * mean_s
         var_s2 = mean_s2 * spread * spread + work_s * work_s * var
-        watts = None if rung.joules is None else rung.joules * (rate if load < 1.0 else 1.0 / mean_s)
+        joules = rung.joules
+        watts = None if joules is None else joules * (rate if load < 1.0 else 1.0 / mean_s)
         square = rate * (mean_s2 * evenness + var_s2)
-        found.append(Outlook(rung, index, mean_s, math.sqrt(var_s2), load, square, watts, barred, held, share))
+        found.append(Outlook(rung, index, mean_s, sqrt(var_s2), load, square, watts, barred, held, share))
     return found
 
 
@@ -188,7 +192,7 @@ def warm(
     later_per_w = thermal.rise_c(zone, 1.0, LONG_RUN * horizon_s)
     least_w = 0.0
     for one in outlooks_of:
-        takes = [o.watts for o in one if o.watts is not None and not o.barred]
+        takes = [w for o in one if (w := o.watts) is not None and not o.barred]
         if takes:
             least_w += min(takes)
     around.heat = Heat(

@@ -11,16 +11,16 @@ once and keeps nobody waiting. The work itself is taken as log-normal. Pure; les
 from __future__ import annotations
 
 import math
-from math import exp
+from math import erfc, exp, log, log1p, sqrt
 
 FULL = 0.98  # beyond it the queue is not in balance: what does not fit is refused by the engine
-NARROW, MOST = 1e-6, 1e9  # relative deviations and ratios beyond which the answer is plain
+NARROW, LEAST, MOST = 1e-6, 1e-9, 1e9  # relative deviations and ratios beyond which the answer is plain
 _STEPS = 256
 
 
 def _decay(load: float) -> float:
     """y > 0 with e^y - 1 = y / load, by Newton from above."""
-    y = 2.0 * (1.0 - load) + 2.0 * math.log(1.0 / load) + 1.0
+    y = 2.0 * (1.0 - load) + 2.0 * log(1.0 / load) + 1.0
     for _ in range(60):
         step = (math.expm1(y) - y / load) / (math.exp(y) - 1.0 / load)
         y -= step
@@ -54,10 +54,10 @@ def by_work(deadline_s: float, work_s: float, sd_s: float) -> float:
     """0..1: what would be late with nobody before it. Work is never early by as much as it may be late: its logarithm
     is taken as normal."""
     wide, ratio = (sd_s / work_s, deadline_s / work_s) if work_s > 0.0 else (0.0, MOST)
-    if wide > NARROW and 1.0 / MOST < ratio < MOST:
-        variance = math.log1p(min(wide, MOST) ** 2)
-        return 0.5 * math.erfc((math.log(ratio) + 0.5 * variance) / math.sqrt(2.0 * variance))
-    return 0.0 if deadline_s - work_s > 0.0 else 1.0
+    if wide > NARROW and LEAST < ratio < MOST:
+        variance = log1p(wide * wide if wide < MOST else MOST * MOST)
+        return 0.5 * erfc((log(ratio) + 0.5 * variance) / sqrt(2.0 * variance))
+    return 0.0 if deadline_s > work_s else 1.0
 
 
 def waiting(alone: float, slack_s: float, sd_s: float, load: float, square: float) -> float:
@@ -97,13 +97,13 @@ def latency_s(quantile: float, work_s: float, sd_s: float, load: float, square: 
         low = int(place)
         y, amplitude = _TABLE[low]
         if amplitude > tail:
-            wait_s = math.log(amplitude / tail) * square / load / y
+            wait_s = log(amplitude / tail) * square / load / y
     by_work_s = _normal(quantile) * sd_s
-    return work_s + math.sqrt(by_work_s * by_work_s + wait_s * wait_s)
+    return work_s + sqrt(by_work_s * by_work_s + wait_s * wait_s)
 
 
 def _normal(quantile: float) -> float:
     """The standard normal's quantile, to 5e-4 (Abramowitz and Stegun 26.2.23)."""
     tail = min(max(1.0 - quantile, 1e-9), 0.5)
-    t = math.sqrt(-2.0 * math.log(tail))
+    t = sqrt(-2.0 * log(tail))
     return t - (2.515517 + t * (0.802853 + t * 0.010328)) / (1.0 + t * (1.432788 + t * (0.189269 + t * 0.001308)))

@@ -51,6 +51,8 @@ def sources(machine: Machine) -> frozenset[str]:
 def losses(sensed: Mapping[str, float], machine: Machine, limited: frozenset[Constraint]) -> tuple[Loss, ...]:
     """Of the constraints in `limited`; where nothing is left of a quantity, its zones are not told one by one."""
     here = sources(machine)
+    if here.issuperset(sensed):
+        return ()
     gone = [(*name.partition("/")[::2], since_s) for name, since_s in sorted(sensed.items()) if name not in here]
     whole = {constraint for constraint, zone, _ in gone if not zone}
     return tuple(
