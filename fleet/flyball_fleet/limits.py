@@ -14,7 +14,8 @@ class Limits:
     alarms: int = 64  # of a device
     reasons: int = 1000  # of a device's gaps; the oldest goes, its range stays
     commands: int = 1000  # of a device; the oldest goes
-    result_bytes: int = 1 << 20  # of a device's commands; the oldest result goes, its command stays
+    commands_dropped: int = 4000  # of a device: names of those that went, so that none counts twice
+    words_bytes: int = 1 << 20  # steps, reasons, results of a device's commands; the oldest go, their commands stay
     rejected: int = 1000  # in all; the oldest goes
     keep_days: float = 30.0
     keep_bytes: int = 4 << 30

@@ -159,8 +159,8 @@ class Store:
         device = arrival.device
         if state is None:
             return Outcome("outdated", device)
-        kept = orders.keep(self._db, self._limits, device, arrival.name, arrival.id, state, now)
-        return Outcome("stored" if kept else "duplicate", device)
+        kept = orders.keep(self._db, self._limits, device, arrival.name, arrival.id, state, now, retain=arrival.retain)
+        return Outcome(kept, device)
 
     # ------------------------------------------------------------------------------------------------ numbered streams
 
@@ -220,13 +220,14 @@ class Store:
         for first, last in gap.ranges:
             self._extend(key, "gap", first, last)
             self._db.execute(
-                "INSERT OR IGNORE INTO gap_reason VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (*key, first, last, storable(gap.reason, 500), now),
+                "INSERT OR IGNORE INTO gap_reason VALUES (?, ?, ?, ?, ?, ?, ?,"
+                " (SELECT COALESCE(MAX(number), 0) + 1 FROM gap_reason WHERE device = ?))",
+                (*key, first, last, storable(gap.reason, 500), now, arrival.device),
             )
         self._db.execute(
             "DELETE FROM gap_reason WHERE device = ? AND (epoch, stream, first, last) IN"
             " (SELECT epoch, stream, first, last FROM gap_reason WHERE device = ?"
-            " ORDER BY received_at DESC LIMIT -1 OFFSET ?)",
+            " ORDER BY number DESC LIMIT -1 OFFSET ?)",
             (arrival.device, arrival.device, self._limits.reasons),
         )
         return Outcome("stored", arrival.device)

@@ -157,11 +157,10 @@ def _details(db: sqlite3.Connection, device: str) -> dict[str, Any]:
         ),
         "commands": [
             {**c, "result": msgspec.json.decode(c["result"])}
-            for c in ask("SELECT * FROM command WHERE device = ? ORDER BY updated_at DESC LIMIT ?", MOST_EVENTS)
+            for c in ask("SELECT * FROM command WHERE device = ? ORDER BY number DESC LIMIT ?", MOST_EVENTS)
         ],
         "gaps": ask(
-            "SELECT epoch, stream, first, last, reason FROM gap_reason WHERE device = ?"
-            " ORDER BY received_at DESC LIMIT ?",
+            "SELECT epoch, stream, first, last, reason FROM gap_reason WHERE device = ? ORDER BY number DESC LIMIT ?",
             MOST_EVENTS,
         ),
         "rejected": [

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from flyball.clock import Clock, wall_is_synchronized
 from flyball.errors import MessageError, StateError
+from flyball.uplink.cure import cure
 from flyball_fleet import intake, retention, schema
 from flyball_fleet.limits import Limits
 from flyball_fleet.link import Link, Message
@@ -92,7 +93,9 @@ class Writer:
                 with contextlib.suppress(sqlite3.Error):  # the disk may be gone altogether
                     if db.in_transaction:
                         db.execute("ROLLBACK")
-                loop.call_soon_threadsafe(self._failed, f"{self._path} cannot be written: {error}")
+                loop.call_soon_threadsafe(
+                    self._failed, f"{self._path} cannot be written: {error}; {cure(self._path, error)}"
+                )
         db.close()
 
     def _gather(self, items: list[Item], timeout_s: float) -> bool:

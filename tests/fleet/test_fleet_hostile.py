@@ -84,6 +84,15 @@ def test_reasons_of_gaps_are_bounded_and_their_ranges_stay(tmp_path: Path) -> No
     shelf.db.close()
 
 
+def test_the_newest_reasons_of_gaps_stay_when_the_clock_goes_back(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path / "f.db", Limits(reasons=3))
+    for last in range(8):
+        shelf.now -= 3600
+        shelf.take("gap", gap([(0, last)]))
+    assert [g["last"] for g in view.details([shelf.path], "d1")["gaps"]] == [7, 6, 5]
+    shelf.db.close()
+
+
 def test_made_up_epochs_do_not_push_out_the_one_in_force(tmp_path: Path) -> None:
     shelf = Shelf(tmp_path / "f.db", Limits(epochs=4))
     shelf.take("status", status("ready", 1, "real"))

@@ -9,6 +9,7 @@ import pytest
 from device_side import until
 from orders_side import Daemon, Documents, Order
 
+from flyball.config import Limits
 from flyball.errors import ConfigError, FlyballError, MessageError, NotFoundError, UnavailableError
 from flyball.ports import Decision, SwitchReport
 from flyball.uplink.configuring import Configuring, SettingsRefused
@@ -121,6 +122,20 @@ async def test_policy_sets_limits_of_all_or_of_one_ladder() -> None:
 def test_a_policy_without_a_limit_is_none(args: bytes) -> None:
     with pytest.raises(MessageError):
         decode(args, PolicyArgs)
+
+
+@pytest.mark.parametrize("quantile", [0.3, 0.4999, 0.99999, 1, 0, -1])
+def test_a_policy_takes_no_quantile_that_the_configuration_refuses(quantile: float) -> None:
+    with pytest.raises(MessageError, match="quantile"):
+        decode(b'{"deadline_ms": 50, "quantile": %g}' % quantile, PolicyArgs)
+    with pytest.raises(msgspec.ValidationError, match="quantile"):
+        msgspec.convert({"quantile": quantile}, Limits)
+
+
+@pytest.mark.parametrize("quantile", [0.5, 0.95, 0.9999])
+def test_a_policy_takes_every_quantile_that_the_configuration_takes(quantile: float) -> None:
+    assert decode(b'{"quantile": %g}' % quantile, PolicyArgs).quantile == quantile
+    assert msgspec.convert({"quantile": quantile}, Limits).quantile == quantile
 
 
 async def test_config_validates_without_changing_and_rolls_back() -> None:

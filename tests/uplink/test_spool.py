@@ -374,7 +374,7 @@ def test_a_read_only_disk_is_an_error_with_its_place_and_deletes_nothing(tmp_pat
         file.close()
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
         file = SpoolFile(disk, batch_records=2)
-        with pytest.raises(StateError, match=FILE_NAME):
+        with pytest.raises(StateError, match=rf"{FILE_NAME}: .* {disk} is on a file system that is mounted read-only"):
             write_on(file)
         subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
         file.begin("e1", STARTS)

@@ -22,7 +22,7 @@ KEEPALIVE_S = 60  # a broker may ask for none
 
 class Driver:
     """From start() to stop(). `broken` is told why the connection cannot go on, and calls stop(); `look` is called
-    before every tick of the timer, four in a keep-alive."""
+    before every tick of the timer, four in a keep-alive, be it the one asked for or the one that CONNACK sets."""
 
     def __init__(self, client: Client, broken: Callable[[LinkError], None], look: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
@@ -30,6 +30,7 @@ class Driver:
         self._broken = broken
         self._look = look
         self._timer: asyncio.TimerHandle | None = None
+        self._armed_s = 0.0
         self._stopped = False
 
     def start(self) -> None:
@@ -69,6 +70,8 @@ class Driver:
         """Until nothing is left: what TLS has decrypted already makes no socket readable again."""
         while True:
             self._client.loop_read()
+            if not self._stopped and self._period_s() != self._armed_s:
+                self._arm()  # CONNACK has named another keep-alive, perhaps a far shorter one
             pending = getattr(self._client.socket(), "pending", None)
             if pending is None or not pending():
                 return
@@ -76,9 +79,18 @@ class Driver:
     def _tick(self) -> None:
         self._look()
         if not self._stopped:
-            # A quarter: the broker gives up after 1.5 keep-alives, and this notices at the latest after 1.25.
-            self._timer = self._loop.call_later((self._client.keepalive or KEEPALIVE_S) / 4, self._tick)
+            self._arm()
             self._step(self._client.loop_misc)
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._armed_s = self._period_s()
+        self._timer = self._loop.call_later(self._armed_s, self._tick)
+
+    def _period_s(self) -> float:
+        # A quarter: the broker gives up after 1.5 keep-alives, and this notices at the latest after 1.25.
+        return (self._client.keepalive or KEEPALIVE_S) / 4
 
     # ------------------------------------------------------------------------------ paho's callbacks, under its locks
 

@@ -28,6 +28,7 @@ Name = Annotated[str, Meta(min_length=1, max_length=64)]
 Positive = Annotated[float, Meta(gt=0, le=1e9)]
 Mebibytes = Annotated[float, Meta(gt=0, le=1e8)]  # in bytes it is still a number that the governor takes
 Share = Annotated[float, Meta(gt=0, le=1)]
+Quantile = Annotated[float, Meta(ge=0.5, le=0.9999)]  # as config.Limits has it
 Seconds = Annotated[float, Meta(gt=0, le=30 * 86400)]
 
 
@@ -65,7 +66,7 @@ class PolicyArgs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     ladder: LadderName | None = None
     latency_p95_ms: Positive | UnsetType | None = UNSET
     deadline_ms: Positive | UnsetType | None = UNSET
-    quantile: Share | UnsetType | None = UNSET
+    quantile: Quantile | UnsetType | None = UNSET
     temperature_c: Positive | UnsetType | None = UNSET
     memory_available_mib: Mebibytes | UnsetType | None = UNSET
     accuracy: Share | UnsetType | None = UNSET

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from flyball.errors import MessageError
 from flyball.uplink import batch as batches
 from flyball.uplink import thinning
+from flyball.uplink.damage import check
 from flyball.uplink.spooled import EVENTS, QUOTA, RESERVED, TELEMETRY, Key
 from flyball.uplink.streams import Stream, Streams
 
@@ -47,8 +48,10 @@ def delete(db: sqlite3.Connection, streams: Streams, klass: int, id: int) -> boo
     if found is None:
         return False
     stream_id, count, size = found
+    check(f"batch{klass} {id}", (count, size), (int, int))
+    stream = streams.known(stream_id)
     db.execute(f"DELETE FROM batch{klass} WHERE id = ?", (id,))  # noqa: S608  # our own tables
-    streams.by_id[stream_id].account(count, size, -1)
+    stream.account(count, size, -1)
     return True
 
 
@@ -70,6 +73,7 @@ def _join_oldest(db: sqlite3.Connection) -> None:
     beside = db.execute("SELECT id, first FROM gap WHERE stream = ? AND id > ? ORDER BY id LIMIT 1", (stream, id))
     found = beside.fetchone()
     if found is not None:
+        check("gap", (first, found[1]), (int, int))
         db.execute("UPDATE gap SET first = ? WHERE id = ?", (min(first, found[1]), found[0]))
         db.execute("DELETE FROM gap WHERE id = ?", (id,))
 
@@ -78,8 +82,9 @@ def _drop_oldest(db: sqlite3.Connection, streams: Streams, klass: int, busy: Col
     rows = db.execute(f"SELECT id, stream, first, count FROM batch{klass} ORDER BY id LIMIT ?", (len(busy) + 1,))  # noqa: S608  # our own tables
     for id, stream, first, count in rows.fetchall():
         if (klass, id) not in busy:
+            check(f"batch{klass} {id}", (first, count), (int, int))
             delete(db, streams, klass, id)
-            add_gap(db, streams.by_id[stream], first, first + count - 1, "no room: the oldest gave way")
+            add_gap(db, streams.known(stream), first, first + count - 1, "no room: the oldest gave way")
             return True
     return False
 
@@ -96,6 +101,8 @@ def _thin(db: sqlite3.Connection, streams: Streams, sweep: Sweep, busy: Collecti
     sweep.after = old
     if stream_id != other_id or (TELEMETRY, old) in busy or (TELEMETRY, new) in busy:
         return True
+    for id, row in ((old, first), (new, second)):
+        check(f"batch{TELEMETRY} {id}", row, (bytes, int))
     try:
         a, b = (batches.decode(body, deflated=bool(deflated)) for body, deflated in (first, second))
         merged = thinning.merge(a, b)
@@ -104,7 +111,7 @@ def _thin(db: sqlite3.Connection, streams: Streams, sweep: Sweep, busy: Collecti
         return True  # an older version's, perhaps: it is left alone, and goes when it is the oldest
     if merged is None or encoded is None:
         return True
-    stream, batch = streams.by_id[stream_id], merged.batch
+    stream, batch = streams.known(stream_id), merged.batch
     delete(db, streams, TELEMETRY, old)
     delete(db, streams, TELEMETRY, new)
     db.execute(

@@ -21,6 +21,7 @@ import msgspec
 from flyball.errors import MessageError, StateError
 from flyball.uplink import backlog, room
 from flyball.uplink import batch as batches
+from flyball.uplink.cure import cure
 from flyball.uplink.damage import is_corrupt, set_aside
 from flyball.uplink.messages import Batch, Encoded, EventMessage, encode
 from flyball.uplink.spooled import CLASSES, GapRow, Rows, Sealed, Start, Totals, Work
@@ -225,7 +226,8 @@ class SpoolFile:
             self.close()
             if is_corrupt(error):
                 self._damage = str(error)
-            raise StateError(f"{self._path}: cannot be used: {error}; free space, or see who holds it") from error
+                raise StateError(f"{self._path}: is damaged: {error}; it is kept aside and begun anew") from error
+            raise StateError(f"{self._path}: cannot be used: {error}; {cure(self._path, error)}") from error
         except BaseException:
             self.close()  # rolls back
             raise
@@ -243,7 +245,7 @@ class SpoolFile:
                     self._begin_anew(str(error))
                     self._db = self._load()
             except (sqlite3.Error, OSError) as error:
-                raise StateError(f"{self._path}: cannot be opened: {error}; free space, or see who holds it") from error
+                raise StateError(f"{self._path}: cannot be opened: {error}; {cure(self._path, error)}") from error
         return self._db
 
     def _begin_anew(self, reason: str) -> None:
@@ -261,6 +263,7 @@ class SpoolFile:
                 self._streams = Streams.load(db)
             except MessageError as error:
                 raise sqlite3.DatabaseError(f"what waits to be sealed cannot be read: {error}") from error
+            backlog.check_ends(db, self._streams)
             for klass in CLASSES:
                 (last,) = db.execute(f"SELECT max(id) FROM batch{klass}").fetchone()  # noqa: S608  # our own tables
                 self._ids[klass] = max(self._ids.get(klass, 1), (last or 0) + 1)

@@ -21,6 +21,7 @@ import msgspec
 
 from flyball.errors import StateError
 from flyball.uplink.commands import FINAL, Row
+from flyball.uplink.cure import cure
 from flyball.uplink.damage import is_corrupt, set_aside
 from flyball.uplink.spooled import Span
 from flyball.uplink.stamp import Stamp
@@ -170,7 +171,8 @@ class StateFile:
         except (sqlite3.Error, OSError, msgspec.ValidationError) as error:
             if is_corrupt(error):
                 self._close()  # the next call finds it so again, and sets it aside
-            raise StateError(f"{self._path}: cannot be written: {error}; free space, or see who holds it") from error
+                raise StateError(f"{self._path}: is damaged: {error}; it is kept aside and begun anew") from error
+            raise StateError(f"{self._path}: cannot be written: {error}; {cure(self._path, error)}") from error
 
     def _open(self) -> sqlite3.Connection:
         if self._db is None:
@@ -229,7 +231,7 @@ def peek(folder: Path, name: str) -> bytes | None:
         finally:
             db.close()
     except sqlite3.Error as error:
-        raise StateError(f"{path}: cannot be read: {error}") from error
+        raise StateError(f"{path}: cannot be read: {error}; {cure(path, error)}") from error
     return bytes(found[0]) if found else None
 
 

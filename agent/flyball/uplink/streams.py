@@ -11,15 +11,17 @@ import sqlite3
 from dataclasses import dataclass, field
 
 from flyball.uplink import batch as batches
+from flyball.uplink.damage import check
 from flyball.uplink.messages import Batch
-from flyball.uplink.spooled import Rows, Totals
+from flyball.uplink.spooled import CLASSES, Rows, Totals
 
 ROW_BYTES = 48  # what a batch costs beside its body
 
 
 @dataclass(kw_only=True)
 class Stream:
-    """One (name, epoch). `bytes` and `records` are of what is sealed; `waiting` is not sealed yet."""
+    """One (name, epoch). `bytes` and `records` are of what is sealed; `waiting` is not sealed yet. No batch of it has a
+    lower id than `oldest_id`."""
 
     id: int
     name: str
@@ -29,6 +31,7 @@ class Stream:
     bytes: int = 0
     records: int = 0
     waiting: Rows | None = None
+    oldest_id: int = 0
     changed: bool = False
     waits_anew: bool = False
 
@@ -53,8 +56,12 @@ class Streams:
 
     @staticmethod
     def load(db: sqlite3.Connection) -> Streams:
-        """Raises MessageError for a blob that is none of ours."""
+        """Raises MessageError for a blob that is none of ours, sqlite3.DatabaseError for other values that are not."""
         found = db.execute("SELECT id, name, epoch, class, next, bytes, records, waiting FROM stream").fetchall()
+        for id, *row, blob in found:
+            check(f"stream {id}", row, (str, str, int, int, int, int))
+            if row[2] not in CLASSES or not isinstance(blob, bytes | None):
+                raise sqlite3.DatabaseError(f"stream {id}: expected class {CLASSES} and rows that wait, found others")
         return Streams(
             {
                 id: Stream(
@@ -93,6 +100,12 @@ class Streams:
         if not stream.records and not db.execute("SELECT 1 FROM gap WHERE stream = ?", (stream.id,)).fetchone():
             db.execute("DELETE FROM stream WHERE id = ?", (stream.id,))
             del self.by_id[stream.id]
+
+    def known(self, id: int) -> Stream:
+        """Raises sqlite3.DatabaseError when a row names a stream that the file does not have."""
+        if id not in self.by_id:
+            raise sqlite3.DatabaseError(f"stream {repr(id)[:40]} is not among the streams")
+        return self.by_id[id]
 
     def of(self, name: str, epoch: str) -> Stream:
         """Raises KeyError."""

@@ -18,22 +18,46 @@ export LC_ALL
 
 folder=${1:?folder}
 kind=${2:?ca, server, client or fleet}
-mkdir -p "$folder"
-cd "$folder"
+made= # NAME of the files that are being made
 
-sign() { # NAME SUBJECT EXTENSIONS
-    openssl ecparam -name prime256v1 -genkey -noout -out "$1.key.new"
-    openssl req -new -key "$1.key.new" -subj "$2" -out "$1.csr"
+refuse() {
+    echo "certificates.sh: $1" >&2
+    exit 1
+}
+
+# Whatever happens, nothing half done stays behind.
+clean() {
+    [ -z "$made" ] || rm -f "$made.key.new" "$made.crt.new" "$made.csr" "$made.ext"
+}
+trap clean EXIT
+trap 'exit 1' HUP INT TERM
+
+# Silent when all is well; its words when it is not.
+try_openssl() {
+    said=$(openssl "$@" 2>&1) || refuse "openssl $1 failed:
+$said"
+}
+
+# By renaming, so that nobody reads half a file.
+finish() {
+    mv "$made.key.new" "$made.key"
+    mv "$made.crt.new" "$made.crt"
+    chmod 644 "$made.crt"
+}
+
+sign() { # FILES EXTENSIONS [COMMON NAME]
+    if [ ! -e ca.key ] || [ ! -e ca.crt ]; then
+        refuse "$folder holds no CA (ca.key and ca.crt); first: certificates.sh $folder ca"
+    fi
+    made=$1
+    try_openssl ecparam -name prime256v1 -genkey -noout -out "$made.key.new"
+    try_openssl req -new -key "$made.key.new" -subj "/CN=${3:-$made}" -out "$made.csr"
     # All that a strict check (Python 3.13 and newer) wants to see.
-    printf '%s\n' "$3" 'basicConstraints=critical,CA:FALSE' 'keyUsage=critical,digitalSignature' \
-        'subjectKeyIdentifier=hash' 'authorityKeyIdentifier=keyid' >"$1.ext"
-    openssl x509 -req -in "$1.csr" -CA ca.crt -CAkey ca.key -CAcreateserial -sha256 \
-        -days "${DAYS:-365}" -extfile "$1.ext" -out "$1.crt.new" 2>/dev/null
-    # By renaming, so that nobody reads half a file.
-    mv "$1.key.new" "$1.key"
-    mv "$1.crt.new" "$1.crt"
-    chmod 644 "$1.crt"
-    rm -f "$1.csr" "$1.ext"
+    printf '%s\n' "$2" 'basicConstraints=critical,CA:FALSE' 'keyUsage=critical,digitalSignature' \
+        'subjectKeyIdentifier=hash' 'authorityKeyIdentifier=keyid' >"$made.ext"
+    try_openssl x509 -req -in "$made.csr" -CA ca.crt -CAkey ca.key -CAcreateserial -sha256 \
+        -days "${DAYS:-365}" -extfile "$made.ext" -out "$made.crt.new"
+    finish
 }
 
 plain() { # WORD: 1 to 64 letters, digits, '_', '-', as everywhere in the protocol
@@ -41,37 +65,41 @@ plain() { # WORD: 1 to 64 letters, digits, '_', '-', as everywhere in the protoc
     [ ${#1} -le 64 ]
 }
 
-refuse() {
-    echo "$1" >&2
-    exit 1
+host() { # WORD: of letters, digits, '_', '-' and '.'; anything else would mean something to openssl
+    case $1 in '' | *[!A-Za-z0-9_.-]* | [!A-Za-z0-9]* | *..*) return 1 ;; esac
+    [ ${#1} -le 64 ]
 }
 
+address() { # WORD: what looks like IPv4 or IPv6; openssl reads it more closely
+    case $1 in *[!0-9A-Fa-f.:]*) return 1 ;; *.* | *:*) return 0 ;; *) return 1 ;; esac
+}
+
+case ${DAYS-} in
+*[!0-9]* | 0* | ??????*) refuse "DAYS=$DAYS: expected a number of days, 1 to 99999" ;;
+esac
+
+# Everything is looked at before anything is made.
 case $kind in
-ca)
-    [ ! -e ca.key ] || refuse "$folder/ca.key is there already; all certificates hang on it"
-    openssl ecparam -name prime256v1 -genkey -noout -out ca.key
-    openssl req -x509 -new -key ca.key -sha256 -days "${DAYS:-3650}" -subj "/CN=Flyball fleet CA" \
-        -addext keyUsage=critical,keyCertSign,cRLSign -out ca.crt
-    chmod 644 ca.crt
-    ;;
+ca) ;;
 server)
     name=${3:?host name}
     shift 3
+    host "$name" || refuse "$name: expected one host name, 1 to 64 letters, digits, '.', '_' and '-'"
     names="DNS:$name"
-    for address in "$@"; do names="$names,IP:$address"; done
-    sign server "/CN=$name" "subjectAltName=$names
-extendedKeyUsage=serverAuth"
+    for word in "$@"; do
+        address "$word" || refuse "$word: expected an IP address; the host name comes first, and there is one"
+        names="$names,IP:$word"
+    done
     ;;
 client)
-    id=${3:?device id}
-    case $id in
-    _*) refuse "$id: no device id begins with '_'; for the fleet's side: certificates.sh $folder fleet $id" ;;
-    -*) refuse "$id: a device id begins with a letter or a digit" ;;
+    name=${3:?device id}
+    case $name in
+    _*) refuse "$name: no device id begins with '_'; for the fleet's side: certificates.sh $folder fleet $name" ;;
+    -*) refuse "$name: a device id begins with a letter or a digit" ;;
     esac
-    plain "$id" || refuse "$id: expected a device id, 1 to 64 letters, digits, '_' and '-'"
+    plain "$name" || refuse "$name: expected a device id, 1 to 64 letters, digits, '_' and '-'"
     # They are files of this folder, and a device of that name would replace them.
-    case $id in ca | server) refuse "$id: is the name of other files in $folder; give the device another id" ;; esac
-    sign "$id" "/CN=$id" "extendedKeyUsage=clientAuth"
+    case $name in ca | server) refuse "$name: is the name of other files in $folder; give the device another id" ;; esac
     ;;
 fleet)
     name=${3:?name, with _ in front}
@@ -81,7 +109,23 @@ fleet)
     esac
     plain "$name" || refuse "$name: expected 1 to 64 letters, digits, '_' and '-'"
     case $name in _all | _server) refuse "$name: stands for something else in topics; take another name" ;; esac
-    sign "$name" "/CN=$name" "extendedKeyUsage=clientAuth"
     ;;
 *) refuse "unknown: $kind; expected ca, server, client or fleet" ;;
+esac
+
+mkdir -p "$folder"
+cd "$folder"
+
+case $kind in
+ca)
+    [ ! -e ca.key ] || refuse "$folder/ca.key is there already; all certificates hang on it"
+    made=ca
+    try_openssl ecparam -name prime256v1 -genkey -noout -out ca.key.new
+    try_openssl req -x509 -new -key ca.key.new -sha256 -days "${DAYS:-3650}" -subj "/CN=Flyball fleet CA" \
+        -addext keyUsage=critical,keyCertSign,cRLSign -out ca.crt.new
+    finish
+    ;;
+server) sign server "subjectAltName=$names
+extendedKeyUsage=serverAuth" "$name" ;;
+*) sign "$name" "extendedKeyUsage=clientAuth" ;;
 esac
