@@ -2,7 +2,7 @@
 # test.sh [pytest's arguments]: every test, TEST_PROCESSES files at a time, then those marked `alone`, which watch what
 # the machine's load does and must be all of it. Exit code 0 when all passed; none chosen is an error.
 set -u
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 2
 
 pass() { .venv/bin/python -m pytest "$@"; }
 NONE=5   # pytest's exit code when nothing was chosen
