@@ -24,6 +24,8 @@ from flyball.engine.wire import Message
 # (ONNX Runtime 1.31 writes a device id and events under ~/.cache unless told not to before it is imported).
 _ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1"}
 
+_POPEN_TAKES = 5  # descriptors: the null device, a pipe for standard error, and a pipe of its own
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opening:
@@ -52,6 +54,7 @@ def spawn(channel: Channel | None, slots: SlotPool | None) -> Spawned:
     with theirs, contextlib.ExitStack() as undo:
         undo.callback(ours.close)
         ours.setblocking(False)
+        _see_that_there_is_room()
         process = subprocess.Popen(
             [sys.executable, "-m", "flyball.engine.worker", str(theirs.fileno()), str(os.getpid())],
             stdin=subprocess.DEVNULL,
@@ -65,6 +68,13 @@ def spawn(channel: Channel | None, slots: SlotPool | None) -> Spawned:
         pidfd = os.pidfd_open(process.pid)
         undo.pop_all()
     return Spawned(process, ours, pidfd)
+
+
+def _see_that_there_is_room() -> None:
+    """Raises OSError when Popen would not get its descriptors: before Python 3.11.4 it leaks one of them then."""
+    with contextlib.ExitStack() as held:
+        for _ in range(_POPEN_TAKES):
+            held.callback(os.close, os.open(os.devnull, os.O_RDONLY))
 
 
 def _discard(process: subprocess.Popen[bytes]) -> None:
