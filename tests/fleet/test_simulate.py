@@ -120,8 +120,8 @@ def test_the_fleet_takes_nothing_of_the_agent_but_the_protocol() -> None:
     allowed = {
         "flyball", "flyball.cli", "flyball.cli.terminal", "flyball.clock", "flyball.errors", "flyball.uplink",
         "flyball.uplink.backoff", "flyball.uplink.batch", "flyball.uplink.columns", "flyball.uplink.commands",
-        "flyball.uplink.cure", "flyball.uplink.damage", "flyball.uplink.driver", "flyball.uplink.messages", "flyball.uplink.record", "flyball.uplink.stamp",
-            "flyball.uplink.topics",
+        "flyball.uplink.cure", "flyball.uplink.damage", "flyball.uplink.driver", "flyball.uplink.messages",
+        "flyball.uplink.record", "flyball.uplink.stamp", "flyball.uplink.topics",
         # What these bring along: values and ports.
         "flyball.client", "flyball.config", "flyball.control_api", "flyball.document", "flyball.ports",
         "flyball.events",
