@@ -76,7 +76,7 @@ async def open_rung(
 
 def lanes_and_depth(config: Engine, rung: Rung, share: Share | None) -> tuple[int, int]:
     """Threads of a worker, and how many requests each has at once. A second thread prepares a request beside the run of
-    another; where both would share one processor, that only costs changes from one to the other (45 us of 3.8 ms), and
+    another; where both would share one processor, that only costs changes from one to the other (docs/adr/0008), and
     what matters is that the next request is there when a run ends."""
     if config.wake == "poll":
         return 1, 1
