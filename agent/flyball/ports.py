@@ -93,7 +93,7 @@ class RungStatus(msgspec.Struct, frozen=True, kw_only=True):
     state: Literal["active", "standby", "closed", "failed", "no-accelerator"]
     precision: str = ""
     accuracy: float | None = None
-    profiled_p50_s: float | None = None  # measured by the warm-up when the rung was last opened, else None
+    profiled_p50_s: float | None = None  # of the last opening's warm-up, without waiting for a processor
     load_s: float | None = None
     rss_bytes: int | None = None
     error: str = ""

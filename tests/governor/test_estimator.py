@@ -44,6 +44,20 @@ def test_a_sample_between_two_levels_teaches_both() -> None:
     assert [slow.levels[i] for i in (0, 1, 2, 5)] == [None] * 4
 
 
+@pytest.mark.parametrize("contention", [0.0, 2.0])
+def test_what_was_learnt_are_seconds_whatever_work_is_profiled_later(contention: float) -> None:
+    """An opening beside burners may have measured thrice the work that the next one does."""
+    slow = taught(3.0, 2.0, 30, taught(1.2, 0.0, 30))
+    factor, variance = predict(slow, WORK_S, contention, 30.0)
+    again, its_variance = predict(slow, WORK_S / 3.0, contention, 30.0)
+    assert again == pytest.approx(3.0 * factor)
+    assert its_variance == pytest.approx(9.0 * variance, rel=0.2)  # but for the time that has passed
+    taught_again = observe(slow, WORK_S / 3.0, 2.0, 9.0, 1e-4, 30.0)
+    assert mean(taught_again, 2.0, 31.0, WORK_S / 3.0) == pytest.approx(9.0, rel=0.02)
+    assert mean(taught_again, 2.0, 31.0) == pytest.approx(3.0, rel=0.02)
+    assert mean(taught_again, 0.0, 31.0) == pytest.approx(1.2, rel=0.02)
+
+
 def test_a_jump_is_followed_within_three_samples() -> None:
     slow = taught(1.0, 2.0, 60)
     before = mean(slow, 2.0, 60.0)

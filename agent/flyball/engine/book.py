@@ -89,7 +89,7 @@ class RungBook:
         self._entries[opened.rung.name] = msgspec.structs.replace(
             self._entries[opened.rung.name],
             state=state,
-            profiled_p50_s=opened.warmth.p50_s,
+            profiled_p50_s=opened.warmth.calm_p50_s,
             load_s=opened.load_s,
             rss_bytes=opened.resident_bytes,
             error="",

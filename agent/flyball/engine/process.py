@@ -39,10 +39,12 @@ _KILL_S = 1.0  # a killed process that is still there after so long hangs in a d
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Warmth:
-    """Seconds of the canary runs: the first one, and the median of the others; and a sample of the answer."""
+    """Seconds of the canary runs: the first one, the median of the others, and their median less the time in which
+    their thread waited for a processor, which is the model's own whatever ran beside it; and a sample of the answer."""
 
     first_s: float
     p50_s: float
+    calm_p50_s: float
     sample: Sample = ()
 
 
@@ -161,7 +163,9 @@ class Worker:
     async def warm(self, runs: int, seconds: float, timeout_s: float) -> Warmth:
         """Runs the canary. Raises OpenError when the rung cannot answer it, WorkerError when the worker dies."""
         reply = await self.ask({"op": "warm", "runs": runs, "seconds": seconds}, timeout_s)
-        return Warmth(first_s=reply["first_s"], p50_s=reply["p50_s"], sample=reply["sample"])
+        return Warmth(
+            first_s=reply["first_s"], p50_s=reply["p50_s"], calm_p50_s=reply["calm_p50_s"], sample=reply["sample"]
+        )
 
     async def canary(self, timeout_s: float) -> Sample:
         """One canary run beside the requests. Raises OpenError, WorkerError."""

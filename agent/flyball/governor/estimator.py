@@ -44,10 +44,12 @@ class Level(msgspec.Struct, frozen=True, gc=False):
 
 class SlowDown(msgspec.Struct, frozen=True):
     """Of one rung on one accelerator; a level is None until the rung ran there. `spreads` are the relative standard
-    deviations of single answers there."""
+    deviations of single answers there. `work_s` is the profiled work that the factors are times of: where no document
+    says it, every opening of the rung measures it anew, and what was learnt are seconds."""
 
     levels: tuple[Level | None, ...] = (None,) * len(LEVELS)
     spreads: tuple[float | None, ...] = (None,) * len(LEVELS)
+    work_s: float = 0.0  # nothing learnt yet
 
 
 def observe(
@@ -63,7 +65,7 @@ def observe(
     profile's, for the guess at a level that is new."""
     low, share = _between(contention)
     factor = min(max(factor, 0.0), LARGEST)
-    known = list(slow.levels)
+    known = list(_rebased(slow, work_s))
     weights = [(low, 1.0 - share), (low + 1, share)] if share > 0.0 else [(low, 1.0)]
     before = []
     predicted = doubt = 0.0
@@ -87,7 +89,7 @@ def observe(
         old = spreads[nearest]
         new = spread if old is None else old + SPREADING * (spread - old)
         spreads = (*spreads[:nearest], min(new, WIDEST), *spreads[nearest + 1 :])
-    return SlowDown(tuple(known), spreads)
+    return SlowDown(tuple(known), spreads, work_s)
 
 
 def spread(slow: SlowDown, contention: float) -> float | None:
@@ -107,7 +109,7 @@ def unseen(work_s: float, contention: float) -> tuple[float, float]:
 def predict(slow: SlowDown, work_s: float, contention: float, now_s: float) -> tuple[float, float]:
     """Mean and variance of the factor at this contention."""
     low, share = _between(contention)
-    known = slow.levels
+    known = slow.levels if slow.work_s == work_s else _rebased(slow, work_s)
     level = known[low] or _guess(work_s, LEVELS[low], known, now_s)
     if low == 0 and level.mean > 1.0:
         level = _forgiven(level, now_s)
@@ -123,6 +125,13 @@ def is_known(slow: SlowDown, contention: float) -> bool:
     """Whether the rung ran at about this contention."""
     low, share = _between(contention)
     return slow.levels[low if share < 0.5 else low + 1] is not None
+
+
+def with_less(slow: SlowDown, work_s: float, contention: float) -> float:
+    """The largest factor that the rung was seen to have with less contention; 0 where it was not seen."""
+    known = slow.levels if slow.work_s == work_s else _rebased(slow, work_s)
+    seen = (level.mean for at, level in zip(LEVELS, known, strict=True) if level is not None and at <= contention)
+    return max(seen, default=0.0)
 
 
 def between(work_s: float, known: Sequence[tuple[float, float]]) -> tuple[float, float] | None:
@@ -141,6 +150,19 @@ def between(work_s: float, known: Sequence[tuple[float, float]]) -> tuple[float,
     mean = below[1] + part * (above[1] - below[1])
     sd = UNSURE * 0.4 * mean
     return mean, sd * sd
+
+
+def _rebased(slow: SlowDown, work_s: float) -> tuple[Level | None, ...]:
+    """The levels as factors of another profiled work."""
+    if slow.work_s in (0.0, work_s) or work_s <= 0.0:
+        return slow.levels
+    by = slow.work_s / work_s
+    if not 1.0 / LARGEST < by < LARGEST:
+        return (None,) * len(LEVELS)  # one of the two measured something else
+    return tuple(
+        k and Level(min(max(k.mean * by, 0.01), LARGEST), k.var * by * by, k.noise * by * by, k.at_s)
+        for k in slow.levels
+    )
 
 
 def _between(contention: float) -> tuple[int, float]:

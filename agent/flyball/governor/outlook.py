@@ -125,6 +125,8 @@ def outlooks(ladder: LadderView, own: LadderState, around: Scene) -> list[Outloo
         spread = guess = None
         if len(seen) > 1 and (slow is None or not estimator.is_known(slow, contention)):
             guess = estimator.between(work_s, seen)
+            if guess is not None and slow is not None and guess[0] < estimator.with_less(slow, work_s, contention):
+                guess = None  # it suffers more than its neighbours, and will not suffer less now
         if guess is not None:
             factor, var = guess
         elif slow is None:

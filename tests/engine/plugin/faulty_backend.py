@@ -4,8 +4,8 @@
 
 "warm": the same for the canary, which is 1 long. `run` misbehaves only while the file `marker` exists (or always,
 without one). y = factor * x. "free": its first size is free, so that it takes batches; "log": a file that gets a line
-per run with its rows; "canary": "wrong" once `marker` exists; "grow" takes 64 MiB more each time; "child" starts a
-process of its own, "spew" writes 5000 lines to standard error.
+per run with its rows; "canary": "wrong" once `marker` exists; "work" takes 20 ms of a processor, "grow" 64 MiB more
+each time; "child" starts a process of its own, "spew" writes 5000 lines to standard error.
 """
 
 import ctypes
@@ -42,6 +42,10 @@ def misbehave(how):
         time.sleep(3600)
     if how == "slow":
         time.sleep(0.3)
+    if how == "work":
+        until = time.thread_time() + 0.02
+        while time.thread_time() < until:
+            pass
     if how == "hoard":
         for _ in range(20):
             _hoard.append(b"x" * (32 << 20))
