@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from scripted_daemon import ScriptedDaemon, decided, flyball, ladder, status
 
-from flyball.ports import Decision, Pin
+from flyball.ports import Decision, Pin, SensorHealth
 
 
 def decision(action: str, source: str, target: str, reason: str, ago_s: float, acted: bool = True) -> Decision:
@@ -38,6 +38,24 @@ def test_status_says_why(tmp_path: Path) -> None:
     assert "defects: r224-fp32 -> r112: p95 32 ms is over the limit of 20 ms (5 min ago)" in done.stdout
     assert re.search(r"^defects: stays on r112: p95 \[12 ms\] fits \(\d+ s ago\)$", done.stdout, re.MULTILINE)
     assert "other: " not in done.stdout
+
+
+def test_status_tells_of_sensors_that_fail_and_of_those_that_fail_in_part(tmp_path: Path) -> None:
+    sensors = (
+        SensorHealth(sensor="thermal", state="failed", reason="cpu-thermal: EIO"),
+        SensorHealth(sensor="hwmon", state="stale", reason="no answer for 9 s"),
+        SensorHealth(sensor="jetson", state="ok", reason="VDD_CPU: EAGAIN"),
+        SensorHealth(sensor="host", state="ok"),
+        SensorHealth(sensor="coral", state="unavailable", reason="no such device"),
+    )
+    now = msgspec.structs.replace(status(ladder()), sensors=sensors)
+    with ScriptedDaemon(tmp_path / "s.sock", {"/control/status": now, "/control/decisions": decided()}) as daemon:
+        shown = flyball("status", "--socket", daemon.path).stdout
+    assert [line for line in shown.splitlines() if line.startswith("sensor ")] == [
+        "sensor thermal failed: cpu-thermal: EIO",
+        "sensor hwmon stale: no answer for 9 s",
+        "sensor jetson in part: VDD_CPU: EAGAIN",
+    ]
 
 
 @pytest.mark.parametrize("mode", ["energy-first", "throughput-first", "pinned", "observe"])

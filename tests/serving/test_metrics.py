@@ -145,13 +145,13 @@ def test_energy(world: World) -> None:
     samples = read(world)
     assert samples[key("flyball_energy_joules_total", scope="board", source="ina")] == 120.5
     assert samples[key("flyball_energy_covered_seconds_total", scope="board", source="ina")] == 30
-    assert samples[key("flyball_joules_per_inference", model="echo", rung="small")] == 0.5
-    assert key("flyball_joules_per_inference", model="echo", rung="large") not in samples
+    assert samples[key("flyball_joules_per_inference", model="echo", rung="small", scope="board")] == 0.5
+    assert key("flyball_joules_per_inference", model="echo", rung="large", scope="board") not in samples
     assert not {"flyball_idle_power_watts", "flyball_net_joules_per_inference"} & names(samples)
     world.energy.idle = 3.25
     samples = read(world)
     assert samples[key("flyball_idle_power_watts", scope="board", source="ina")] == 3.25
-    assert samples[key("flyball_net_joules_per_inference", model="echo", rung="small")] == 0.25
+    assert samples[key("flyball_net_joules_per_inference", model="echo", rung="small", scope="board")] == 0.25
 
 
 def test_every_other_quantity_has_its_metric(world: World) -> None:
@@ -178,6 +178,12 @@ def test_sensors(world: World) -> None:
     assert samples[key("flyball_sensor_read_seconds", sensor="good")] == 0.002
     assert key("flyball_sensor_read_seconds", sensor="bad") not in samples
     assert samples[key("flyball_sensor_failures_total", sensor="bad")] == 4
+    states = {labels for (name, labels) in samples if name == "flyball_sensor_state"}
+    assert {(dict(labels)["sensor"], dict(labels)["state"]) for labels in states} == {
+        ("good", "ok"),
+        ("bad", "failed"),
+        ("none", "unavailable"),
+    }
 
 
 def test_the_governor(world: World) -> None:

@@ -87,6 +87,9 @@ def status(
         if health.state in ("failed", "stale"):
             name = (f"sensor {health.sensor}", "red")
             out.print(Text.assemble(name, f" {health.state}: {health.reason}"), soft_wrap=True)
+        elif health.state == "ok" and health.reason:
+            name = (f"sensor {health.sensor}", "yellow")
+            out.print(Text.assemble(name, f" in part: {health.reason}"), soft_wrap=True)
 
 
 def _wait(connection: Client, limit_s: float) -> Status:

@@ -89,7 +89,7 @@ def settle(parties: Sequence[Party], around: Scene, mode: Mode) -> None:
         if not _fit(parties, around):
             _ease(parties, around)
             _fit(parties, around)
-        if mode not in PLAIN and not any(p.options[p.at].broken for p in parties):
+        if mode not in PLAIN and _some_late(parties):
             _hasten(parties, around, mode)
         _judge_active(parties, around)
 
@@ -189,10 +189,19 @@ def _best_step(party: Party, per_load: float, per_watt: float) -> tuple[float, i
     return best_ease, best
 
 
+def _some_late(parties: Sequence[Party]) -> bool:
+    """Whether all limits hold, and answers are late nonetheless."""
+    late = 0.0
+    for party in parties:
+        one = party.options[party.at]
+        if one.broken is not None:
+            return False
+        late += one.missed or 0.0
+    return late > LEAST_GAIN
+
+
 def _hasten(parties: Sequence[Party], around: Scene, mode: Mode) -> None:
     """Steps down that nothing forces, but that bring more answers in time than they cost in accuracy, to all."""
-    if sum(p.options[p.at].missed or 0.0 for p in parties) <= LEAST_GAIN:
-        return
     total = sum(value(p.options[p.at], mode) for p in parties)
     stale = False
     for party in parties:

@@ -154,9 +154,13 @@ def _slow_downs(rungs: Sequence[Rung], own: LadderState) -> dict[int, estimator.
     """By the rung's index, of those that ran: few of many."""
     if not own.slow:
         return {}
-    ran = {of.rpartition("@")[0] for of in own.slow}
-    keys = ((index, key(rung)) for index, rung in enumerate(rungs) if rung.name in ran)
-    return {index: own.slow[of] for index, of in keys if of in own.slow}
+    found, learnt, index = {}, own.slow, -1
+    for rung in rungs:
+        index += 1
+        slow = learnt.get(key(rung))
+        if slow is not None:
+            found[index] = slow
+    return found
 
 
 def _seen_here(

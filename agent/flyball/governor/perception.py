@@ -15,7 +15,7 @@ import msgspec
 from flyball.config import Governor as Rules
 from flyball.governor import estimator, memory, thermal
 from flyball.governor.constraints import Check, check
-from flyball.governor.sources import HOLD_S, losses, sources
+from flyball.governor.sources import CONTENTION, HOLD_S, losses, sources
 from flyball.governor.state import FLAG_S, HOUR_S, LadderState, Rest, State, settled, trial_s
 from flyball.governor.values import HARD, Constraint, LadderView, Machine, Rung, View
 
@@ -27,7 +27,6 @@ SMOOTHED = 0.2  # share of the newest sample of power
 SLOW, STEADY, QUICK = 0.04, 0.2, 0.9
 ODD_TASKS = 0.8  # per processor: counted tasks differ by less from look to look
 ODD_SD, TWICE_SD = 4.0, 2.7  # of a Poisson count, once and in two looks in a row
-CONTENTION = "contention"  # in State.sensed, where no limit rests on it
 SLOWEST = 0.01  # of the highest clock
 LATE_OF = 600  # requests over which the share of late ones is remembered
 FEW = 3  # answers of which the spread says something
@@ -52,7 +51,7 @@ def perceive(view: View, rules: Rules, state: State) -> State:
         zone = thermal.observe(zones.get(name), now_s, temp_c, machine.power_w)
         if zone is not None:
             zones[name] = zone
-    here = sources(machine) | ({CONTENTION} if machine.contention is not None else frozenset())
+    here = sources(machine)
     trend = state.memory
     if machine.memory_available_bytes is not None:
         trend = memory.observe(trend, now_s, machine.memory_available_bytes, machine.memory_pressure)

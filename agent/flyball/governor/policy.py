@@ -74,8 +74,7 @@ def choose(
     around = scene(view, state)
     parties: list[Party | None] = []
     for ladder in view.ladders:
-        own = state.ladders[ladder.name]
-        active = next((i for i, rung in enumerate(ladder.rungs) if rung.name == ladder.active), None)
+        own, active = state.ladders[ladder.name], ladder.active_index()
         parties.append(None if active is None else Party(ladder, own, outlooks(ladder, own, around), active))
     here = [party for party in parties if party is not None]
     warm(around, view, state, [p.outlooks[p.active] for p in here], [p.outlooks for p in here], rules.horizon_s)
@@ -259,7 +258,7 @@ def against_order(view: View, rules: Rules, state: State, name: str, rung: str) 
     own, checks = perceive_ladder(ladder, view, rules, state, before)
     state = state.having(name, own)
     around = scene(view, state)
-    active = next((i for i, r in enumerate(ladder.rungs) if r.name == ladder.active), None)
+    active = ladder.active_index()
     found = outlooks(ladder, own, around)
     wanted = next((o for o in found if o.rung.name == rung), None)
     if active is None or wanted is None or wanted.index == active:

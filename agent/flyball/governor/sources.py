@@ -36,8 +36,11 @@ class Loss(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 _TEXTS = {"memory": "no reading of available memory", "temperature": "no temperature reading"}
 
 
+CONTENTION = "contention"  # no limit rests on it
+
+
 def sources(machine: Machine) -> frozenset[str]:
-    """Those that are there now, as "constraint" or "constraint/zone"."""
+    """Those that are there now, as "constraint" or "constraint/zone", and CONTENTION."""
     found = {f"temperature/{zone}" for zone in (*machine.zones, *machine.off)}
     if machine.zones:
         found.add("temperature")
@@ -45,6 +48,8 @@ def sources(machine: Machine) -> frozenset[str]:
         found.add("memory")
     if machine.power_w is not None:
         found.update(("power", "energy"))
+    if machine.contention is not None:
+        found.add(CONTENTION)
     return frozenset(found)
 
 

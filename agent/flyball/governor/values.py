@@ -150,6 +150,13 @@ class LadderView(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits = Limits()
     error: str = ""
 
+    def active_index(self) -> int | None:
+        """None where the active rung is none of these."""
+        for index, rung in enumerate(self.rungs):
+            if rung.name == self.active:
+                return index
+        return None
+
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
     """The machine and its ladders at one moment. `now_s` is monotonic."""

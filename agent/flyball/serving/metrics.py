@@ -4,7 +4,7 @@ GET /metrics -> totals, readings, health as they are now -> families -> text.  N
 
 What was not measured is absent, never 0. Names that dashboards for Triton know (nv_*) are there where a figure is
 exactly that; they are untyped, because Triton's counters lack the suffix _total that the library gives counters.
-nv_gpu_power_usage is left out: no sensor measures the GPU alone yet.
+nv_gpu_power_usage is left out: on a Jetson no rail feeds the GPU alone, and nvml's figure is flyball_power_watts.
 """
 
 from __future__ import annotations
@@ -178,22 +178,26 @@ class _Collector(Collector):
         if total is not None:
             joules.add_metric((total.scope, total.source), total.joules)
             covered.add_metric((total.scope, total.source), total.covered_s)
+        of_rung = ("model", "rung", "scope")
         each = GaugeMetricFamily(
-            "flyball_joules_per_inference", "Gross energy of one answer of this rung.", labels=("model", "rung")
+            "flyball_joules_per_inference",
+            "Gross energy of one answer of this rung; ladders that run at once share it by their busy time.",
+            labels=of_rung,
         )
         net = GaugeMetricFamily(
             "flyball_net_joules_per_inference",
             "The same less what idling takes; absent until the machine was seen idle.",
-            labels=("model", "rung"),
+            labels=of_rung,
         )
         for ladder in seen:
             for rung in ladder.status.rungs:
+                of = (ladder.status.name, rung.name, "" if total is None else total.scope)
                 net_j = self._energy.net_joules_per_inference(ladder.status.name, rung.name)
                 if net_j is not None:
-                    net.add_metric((ladder.status.name, rung.name), net_j)
+                    net.add_metric(of, net_j)
                 spent_j = self._energy.joules_per_inference(ladder.status.name, rung.name)
                 if spent_j is not None:
-                    each.add_metric((ladder.status.name, rung.name), spent_j)
+                    each.add_metric(of, spent_j)
         yield from (joules, covered, idle, each, net)
 
     def _sensors(self) -> Iterator[Metric]:
@@ -201,10 +205,16 @@ class _Collector(Collector):
         works = GaugeMetricFamily(
             "flyball_sensor_up", "1: the sensor's last read was good; absent hardware is left out.", labels=label
         )
+        state = GaugeMetricFamily(
+            "flyball_sensor_state",
+            "1 for the state that the sensor is in: ok, unavailable (no such hardware), failed, stale.",
+            labels=("sensor", "state"),
+        )
         cost = GaugeMetricFamily("flyball_sensor_read_seconds", "How long the last read took.", labels=label)
         reads = CounterMetricFamily("flyball_sensor_reads", "Reads tried.", labels=label)
         failures = CounterMetricFamily("flyball_sensor_failures", "Reads that failed.", labels=label)
         for health in self._readings.health():
+            state.add_metric((health.sensor, health.state), 1.0)
             if health.state == "unavailable":
                 continue
             works.add_metric((health.sensor,), float(health.state == "ok"))
@@ -212,7 +222,7 @@ class _Collector(Collector):
             failures.add_metric((health.sensor,), health.failures)
             if health.cost_s is not None:
                 cost.add_metric((health.sensor,), health.cost_s)
-        yield from (works, cost, reads, failures)
+        yield from (works, state, cost, reads, failures)
 
 
 def _with_samples(families: Iterable[Metric]) -> Iterator[Metric]:
