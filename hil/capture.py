@@ -57,6 +57,9 @@ SOURCES = (
     ("sys/kernel/debug/clk/emc", "clk_rate"),
     ("sys/bus/pci/devices/*", "vendor|device|class"),  # which accelerators are there
     ("sys/bus/usb/devices/*", "idVendor|idProduct"),
+    # Physical links by their predictable names, so that no name of a tunnel or bridge is told.
+    *((f"sys/class/net/{kind}*", "speed|duplex|device") for kind in ("e", "wl", "ww")),
+    *((f"sys/class/net/{kind}*/statistics", "[rt]x_bytes") for kind in ("e", "wl", "ww")),
     ("sys/class/dmi/id", "product_name|sys_vendor|board_name|board_vendor"),
     ("proc/device-tree", "model|compatible"),
     ("proc/device-tree/chosen/power", "max_current|usb_max_current_enable"),
@@ -78,12 +81,14 @@ SERIALS = (
 HOST_NAMES = ("etc/hostname", "proc/sys/kernel/hostname")
 IDENTITY = ("sys/class/dmi/id/*", "proc/device-tree/model", "proc/device-tree/compatible")
 PATTERNS = (
+    ("mac", r"(?<=enx|wlx|wwx)[0-9a-f]{12}(?![0-9A-Za-z])"),  # an interface that is called by its address
     ("mac", r"(?<![0-9A-Za-z])[0-9A-Fa-f]{2}([:_-])(?:[0-9A-Fa-f]{2}\1){4,}[0-9A-Fa-f]{2}(?![0-9A-Za-z])"),
     ("uuid", r"(?<![0-9A-Za-z])[0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}(?![0-9A-Za-z])"),
     ("id", r"(?<![0-9A-Za-z])(?=[0-9]*[a-f])[0-9a-f]{32}(?:[0-9a-f]{32})?(?![0-9A-Za-z])"),
 )
 FIRMWARE = ("get_throttled", "pmic_read_adc")
 LONGEST = 1 << 18  # bytes; /etc/nvpmodel.conf is the largest, some 40 kB
+MOST_PATIENT_S = 3600
 
 
 class Blocked(Exception):
@@ -140,6 +145,11 @@ def form(data: bytes) -> str:
     return ":" + "".join("\n| " + escape(line) if line else "\n|" for line in lines)
 
 
+def fits(path: str) -> bool:
+    """Whether a line of the file can hold it. Names that are not UTF-8 have surrogates, which do not print either."""
+    return path.isprintable() and not re.search(r"\s", path)
+
+
 class Capture:
     """`entries`: path below the root -> what follows it in the file. `skipped`: path -> why."""
 
@@ -191,12 +201,12 @@ class Capture:
             return ""
 
     def _record(self, path: str) -> None:
+        if not fits(path):
+            self.skipped[escape(os.fsencode(path))] = "a path with a blank or what is no text"
+            return
         place = self._place(path)
         full = os.path.join(self.root, place)
         if place in self.entries or place in self.skipped or os.path.isdir(full):
-            return
-        if re.search(r"\s", place):
-            self.skipped[escape(os.fsencode(place))] = "a path with a blank"
             return
         try:
             data = read_bytes(full, self.limit_s)
@@ -215,14 +225,14 @@ class Capture:
 
     def _place(self, path: str) -> str:
         """Where the file really lies; the links on the way are recorded. One that leads out of what a capture holds,
-        or to what is not there, is taken for what it points to."""
+        to what is not there or to a name that does not fit, is taken for what it points to."""
         done = ""
         for part in path.split("/"):
             here = os.path.join(done, part)
             full = os.path.join(self.root, here)
             if os.path.islink(full):
                 real = os.path.relpath(os.path.realpath(full), self.root)
-                if real.split("/")[0] in TOP and os.path.exists(full):
+                if real.split("/")[0] in TOP and os.path.exists(full) and fits(real):
                     self.entries[here] = " -> " + os.path.relpath(real, os.path.dirname(here))
                     here = real
             done = here
@@ -321,8 +331,10 @@ def main(argv: Optional[List[str]] = None) -> int:
     arguments = parser.parse_args(argv)
     if not os.path.isdir(arguments.root):
         parser.error(f"--root: expected a folder, found {arguments.root!r}")
-    if not arguments.limit > 0:
-        parser.error(f"--limit: expected seconds above 0, found {arguments.limit:g}")
+    if not 0 < arguments.limit <= MOST_PATIENT_S:
+        parser.error(f"--limit: expected seconds above 0 and at most {MOST_PATIENT_S}, found {arguments.limit:g}")
+    if arguments.later and arguments.output and os.path.realpath(arguments.later) == os.path.realpath(arguments.output):
+        parser.error(f"--later: expected another file than --output, found {arguments.later}")
     own = os.path.realpath(arguments.root) == "/"
     program = arguments.vcgencmd or (shutil.which("vcgencmd") if own else None)
     taken = capture(arguments.root, arguments.limit, program)
@@ -344,15 +356,17 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 def _write(path: Optional[str], found: List[str]) -> None:
     data = ("\n".join(found) + "\n").encode("utf-8")
-    if path is None:
+    try:
+        if path is not None:
+            with open(path, "wb") as file:
+                file.write(data)
+            return
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
-        return
-    try:
-        with open(path, "wb") as file:
-            file.write(data)
     except OSError as error:
-        sys.exit(f"capture: cannot write {path}: {error.strerror}")
+        if path is None:  # else Python tries once more at its end, and says so in its own words
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(f"capture: cannot write {path or 'to standard output'}: {error.strerror}")
 
 
 def _tell(taken: Capture, removed: int) -> None:

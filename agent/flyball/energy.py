@@ -27,12 +27,14 @@ from flyball.events import Events
 from flyball.ports import Reading
 from flyball.sensing.contract import Roots, Sensor
 from flyball.sensing.discovery import discover
+from flyball.sensing.energy import newest_of
 from flyball.sensing.integral import COVERAGE_MIN, PowerIntegral, max_gap_s
 from flyball.sensing.probe import probe
 from flyball.sensing.sampler import Sampler
 from flyball.sensing.total import explain_no_total, total_power
 
 PERIOD_S = 0.1
+PERIOD_MIN_S, PERIOD_MAX_S = 0.01, 3600.0  # as in sensing.periods
 _FIRST_S = 3.0  # how long the first power figure may take; some need two reads
 _TAKE_IN_S = 0.1
 _BLOCKS = 10
@@ -45,8 +47,9 @@ _FEWEST = 3  # readings within the stretch
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """`energy_j` and `mean_w` are None where there is no figure; `why` says why. `scope` is what the figure is of
-    (wall, machine, board, module, or estimated), `uncertainty` is relative (None: the sensor's own is not known),
-    `coverage` is the share of the time that readings cover."""
+    (wall, machine, board, module, or estimated), `uncertainty` is relative (None: the sensor's own is not known, or
+    the stretch was too short to see how much the power varies), `coverage` is the share of the time that readings
+    cover; the rest is taken for the mean. Time in which the machine was suspended is in neither seconds nor joules."""
 
     seconds: float
     energy_j: float | None = None
@@ -60,11 +63,14 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PowerMonitor:
-    """`period_s` is how often the power is read, as far as the hardware bears it. One monitor measures once."""
+    """`period_s` is how often the power is read, as far as the hardware bears it. One monitor measures once. Raises
+    ValueError for a period that is not of 0.01 to 3600 s."""
 
     def __init__(
         self, period_s: float = PERIOD_S, *, roots: Roots | None = None, settings: Sensing | None = None
     ) -> None:
+        if not PERIOD_MIN_S <= period_s <= PERIOD_MAX_S:
+            raise ValueError(f"period_s: expected {PERIOD_MIN_S:g} to {PERIOD_MAX_S:g} s, found {period_s!r}")
         self._period_s = period_s
         self._roots = roots or Roots()
         self._settings = settings or Sensing()
@@ -72,7 +78,7 @@ class PowerMonitor:
         self._sampler: Sampler | None = None
         self._total: Reading | None = None
         self._integral = PowerIntegral(0.0)
-        self._blocks: list[tuple[float, float]] = []  # joules and covered seconds
+        self._blocks = Blocks()
         self._samples = 0
         self._uncertainty: float | None = None
         self._start_s = self._end_s = self._at_s = 0.0
@@ -83,15 +89,21 @@ class PowerMonitor:
     def __enter__(self) -> PowerMonitor:
         if self._sampler is not None:
             raise RuntimeError("a PowerMonitor measures once: make another one")
-        sensors = power_sensors(discover(self._roots, self._settings), self._clock)
         settings = self._settings
+        giving = {sensor.name for sensor in power_sensors(discover(self._roots, settings), self._clock)}
+        # New ones: a thread of the look before may still be in a read, and a sensor is read by one thread at a time.
+        sensors = [sensor for sensor in discover(self._roots, settings) if sensor.name in giving]
         window_s = max(60.0, 20 * self._period_s)
-        slower = {name: max(period_s, self._period_s) for name, period_s in settings.periods.items()}
+        slower = {name: max(period_s, self._period_s) for name, period_s in settings.periods.items() if name in giving}
         self._sampler = Sampler(
             sensors, self._period_s, window_s, self._clock, Events(), periods=slower, total=settings.total
         )
         self._sampler.start()
-        self._total = self._first_total(self._sampler)
+        try:
+            self._total = self._first_total(self._sampler)
+        except BaseException:  # Ctrl-C: __exit__ will not be called
+            self._sampler.stop()
+            raise
         if self._total is None:
             self._why = explain_no_total(self._sampler.latest())
         else:
@@ -135,8 +147,9 @@ class PowerMonitor:
         seconds = self._end_s - self._start_s
         if self._total is None:
             return Report(seconds=seconds, why=self._why)
-        joules = math.fsum(j for j, _ in self._blocks)
-        covered_s = math.fsum(s for _, s in self._blocks)
+        blocks = self._blocks.kept
+        joules = math.fsum(j for j, _ in blocks)
+        covered_s = math.fsum(s for _, s in blocks)
         coverage = min(1.0, covered_s / seconds) if seconds > 0 else 0.0
         scope, source = self._total.scope, f"{self._total.sensor}: {self._total.name}"
         why = ""
@@ -149,7 +162,7 @@ class PowerMonitor:
                 seconds=seconds, scope=scope, source=source, coverage=coverage, samples=self._samples, why=why
             )
         mean_w = joules / covered_s
-        spread = spread_of(self._blocks, mean_w)
+        spread = spread_of(blocks, mean_w)
         uncertainty = None
         if self._uncertainty is not None and spread is not None:
             # What was taken while nothing was read is not known: it is as likely nothing as twice the mean.
@@ -166,7 +179,8 @@ class PowerMonitor:
         )
 
     def _first_total(self, sampler: Sampler) -> Reading | None:
-        end_s = self._clock.monotonic_s() + _FIRST_S
+        # A counter's first figure comes with its second read.
+        end_s = self._clock.monotonic_s() + max(_FIRST_S, self._period_s + 1.0)
         while True:
             total = total_power(sampler.latest())
             settled = total is not None and total.scope != "estimated"
@@ -196,16 +210,34 @@ class PowerMonitor:
             if last_s is None or t_s > last_s:
                 self._integral.add(t_s, power_w)
                 self._samples += self._start_s <= t_s <= end_s
-        newest = next((r for r in self._sampler.latest() if r.name == self._total.name), None)
+        newest = newest_of(self._total, self._sampler.latest())
         if newest is not None and newest.uncertainty is not None:
             self._uncertainty = max(newest.uncertainty, self._uncertainty or 0.0)
         upto_s = min(self._integral.last_s or self._at_s, end_s)
         if upto_s > self._at_s:
-            self._blocks.append(self._integral.between(self._at_s, upto_s))
+            self._blocks.add(*self._integral.between(self._at_s, upto_s))
             self._at_s = upto_s
             self._integral.forget(self._at_s)
-        if len(self._blocks) >= _KEPT_BLOCKS:
-            self._blocks = merged(self._blocks, _KEPT_BLOCKS // 2)
+
+
+class Blocks:
+    """Joules and covered seconds of neighbouring stretches of about equal length, which grows with the whole so that
+    there are never more than `most`; pure."""
+
+    def __init__(self, most: int = _KEPT_BLOCKS) -> None:
+        self._most = most
+        self._least_s = 0.0
+        self.kept: list[tuple[float, float]] = []
+
+    def add(self, joules: float, covered_s: float) -> None:
+        if self.kept and self.kept[-1][1] < self._least_s:
+            last_j, last_s = self.kept[-1]
+            self.kept[-1] = (last_j + joules, last_s + covered_s)
+            return
+        self.kept.append((joules, covered_s))
+        if len(self.kept) >= self._most:
+            self.kept = merged(self.kept, self._most // 2)
+            self._least_s = statistics.median(s for _, s in self.kept)
 
 
 def power_sensors(sensors: Sequence[Sensor], clock: SystemClock) -> list[Sensor]:

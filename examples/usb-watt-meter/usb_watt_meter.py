@@ -8,6 +8,7 @@ port is opened without waiting and without becoming the terminal of this process
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import termios
@@ -23,6 +24,7 @@ FRESH_S = 2.0  # a meter that has said nothing for longer is silent: its last fi
 PLAUSIBLE = ((3.0, 30.0), (0.0, 10.0))  # volts and amperes of a USB supply
 _LINE = re.compile(rb"\s*(\d+(?:\.\d+)?)\s*V\s+(\d+(?:\.\d+)?)\s*A\s*")
 _LONGEST = 256
+_MOST = 1 << 16  # bytes taken at once: a port that never ends must not keep the read
 
 
 def parse(line: bytes) -> float:
@@ -67,25 +69,37 @@ class UsbWattMeter:
                 self._port = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
             except FileNotFoundError:
                 raise Unavailable(f"{self._path}: no meter is attached") from None
-            _make_raw(self._port)
             self._synced, self._rest = False, b""
+            try:
+                _make_raw(self._port)
+            except termios.error as error:  # no OSError
+                self._close()
+                raise OSError(error.args[0], f"no serial port: {os.strerror(error.args[0])}") from error
         data = b""
         try:
-            while chunk := os.read(self._port, 4096):
+            while len(data) < _MOST:
+                chunk = os.read(self._port, 4096)
+                if not chunk:  # so a port answers whose adapter has been unplugged
+                    raise OSError(errno.ENODEV, "the meter has been unplugged")
                 data += chunk
         except BlockingIOError:
             return data
         except OSError:
-            os.close(self._port)  # unplugged: opened again at the next read
-            self._port = None
+            self._close()  # opened again at the next read
             raise
         return data
 
+    def _close(self) -> None:
+        if self._port is not None:
+            os.close(self._port)
+            self._port = None
+
 
 def _make_raw(port: int) -> None:
-    """115200 baud, 8N1, without the line editing of a terminal."""
+    """115200 baud, 8N1, without the line editing of a terminal. Raises termios.error."""
     settings = termios.tcgetattr(port)
     settings[0] = settings[1] = settings[3] = 0  # input, output and local modes
     settings[2] = termios.CS8 | termios.CREAD | termios.CLOCAL
     settings[4] = settings[5] = termios.B115200
+    settings[6][termios.VMIN], settings[6][termios.VTIME] = 1, 0  # with 0 an idle port would read as an unplugged one
     termios.tcsetattr(port, termios.TCSANOW, settings)

@@ -14,9 +14,10 @@ import pytest
 
 import flyball.energy
 from flyball.config import Sensing
-from flyball.energy import PowerMonitor, merged, power_sensors, spread_of
+from flyball.energy import Blocks, PowerMonitor, merged, power_sensors, spread_of
 from flyball.ports import Reading, Scope
 from flyball.sensing.contract import Roots, Sensor, SensorFailed, Unavailable
+from flyball.sensing.sampler import Sampler
 
 
 class Supply:
@@ -186,3 +187,73 @@ def test_the_interval_holds_the_true_mean_as_often_as_it_says() -> None:
             assert spread is not None
             held += abs(mean_w - 10.0) <= spread * mean_w
         assert 0.92 < held / 2000 < 0.98, count
+
+
+def test_the_blocks_of_a_long_run_are_of_equal_length() -> None:
+    """A day of tenths of seconds, whose last five minutes take less: they must not count for half of it."""
+    blocks = Blocks()
+    for tenth in range(864_000):
+        blocks.add((2.0 if tenth < 861_000 else 0.4), 0.1)
+    assert len(blocks.kept) <= 4096
+    assert math.fsum(s for _, s in blocks.kept) == pytest.approx(86_400)
+    lengths_s = [s for _, s in blocks.kept[:-1]]
+    assert max(lengths_s) <= 2.5 * min(lengths_s)
+    joules = math.fsum(j for j, _ in blocks.kept)
+    assert joules == pytest.approx(861_000 * 2.0 + 3_000 * 0.4)
+    spread = spread_of(blocks.kept, joules / 86_400)
+    assert spread is not None
+    assert spread < 0.01
+
+
+@pytest.mark.parametrize("period_s", [0.0, -1.0, math.nan, math.inf, 0.001])
+def test_a_period_that_is_none_is_told(period_s: float) -> None:
+    with pytest.raises(ValueError, match=r"period_s: expected 0\.01 to 3600 s"):
+        PowerMonitor(period_s)
+
+
+def test_no_sensor_is_read_by_two_threads_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    overlaps: list[float] = []
+
+    class Slow(Supply):
+        busy = False
+
+        def read(self, now_s: float) -> Sequence[Reading]:
+            if self.busy:
+                overlaps.append(now_s)
+            self.busy = True
+            time.sleep(0.4)  # longer than the first look waits for it
+            self.busy = False
+            return super().read(now_s)
+
+    monkeypatch.setattr(flyball.energy, "discover", lambda roots, settings: [Slow()])
+    with PowerMonitor(0.02) as monitor:
+        time.sleep(1.5)
+    assert overlaps == []
+    assert monitor.report().samples > 0
+
+
+def test_an_interrupt_at_the_start_leaves_no_thread(supply: Supply) -> None:
+    class Interrupted(PowerMonitor):
+        def _first_total(self, sampler: Sampler) -> Reading | None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), Interrupted(0.02):
+        pass
+    assert [t.name for t in threading.enumerate() if t.name == "sensor-supply"] == []
+
+
+def test_a_counter_is_waited_for_longer_than_its_period(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Counter(Supply):
+        name = "counter"
+        seen = False
+
+        def read(self, now_s: float) -> Sequence[Reading]:
+            seen, self.seen = self.seen, True  # a difference needs two reads
+            return [msgspec.structs.replace(super().read(now_s)[0], name="package")] if seen else ()
+
+    estimate = Supply("estimated")
+    monkeypatch.setattr(flyball.energy, "discover", lambda roots, settings: [Counter(), estimate])
+    monkeypatch.setattr(flyball.energy, "_FIRST_S", 0.0)
+    with PowerMonitor(0.5) as monitor:
+        pass
+    assert monitor.report().source == "counter: package"

@@ -180,12 +180,72 @@ def test_nothing_is_written_to_the_machine(tmp_path: Path) -> None:
     assert (tmp_path / "out.txt").read_text().startswith("# captured from another machine's files\n")
 
 
+def test_links_are_captured_without_the_addresses_in_their_names(tmp_path: Path) -> None:
+    root = tmp_path / "machine"
+    for place, name in (("pci0000:00/0000:00:1f.6", "eno1"), ("usb1/1-1/1-1:1.0", "enx48b02dabcdef")):
+        link = root / f"sys/devices/{place}/net/{name}"
+        put(link / "speed", "1000\n")
+        put(link / "duplex", "full\n")
+        put(link / "address", "48:b0:2d:ab:cd:ef\n")
+        put(link / "statistics/rx_bytes", "5000000\n")
+        put(link / "statistics/tx_bytes", "70000\n")
+        (link / "device").symlink_to("../..")
+        (root / "sys/class/net").mkdir(parents=True, exist_ok=True)
+        (root / f"sys/class/net/{name}").symlink_to(f"../../devices/{place}/net/{name}")
+    put(root / "sys/class/net/wg-acme/statistics/rx_bytes", "1\n")
+    out, _ = run(root)
+    assert "48b02d" not in out
+    assert "acme" not in out
+    state, found = readings(unpacked(tmp_path / "again", out).roots)["network"]
+    assert state == "ok"
+    assert [(r.name, r.value) for r in found] == [("net/eno1", 0.0), ("net/enxmac-1", 0.0)]
+
+
+def test_names_that_are_no_text_spoil_nothing(tmp_path: Path) -> None:
+    supplies = tmp_path / "machine/sys/class/power_supply"
+    put(supplies / "BAT0/type", "Battery\n")
+    put(supplies / "a b/type", "Mains\n")
+    put(Path(os.fsdecode(os.fsencode(supplies) + b"/\xff\x1b[2J")) / "type", "Mains\n")
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/machine/sys/devices/\xfe"))
+    put(odd / "type", "UPS\n")
+    (supplies / "UPS0").symlink_to(odd)
+    out, err = run(tmp_path / "machine")
+    assert "3 left out" not in err
+    assert "# left out: sys/class/power_supply/a b/type: a path with a blank or what is no text\n" in out
+    assert "# left out: sys/class/power_supply/\\xff\\x1b[2J/type: a path with a blank" in out
+    again = unpacked(tmp_path / "again", out).roots
+    assert {p.parent.name: again.read(p) for p in (again.sys / "class/power_supply").glob("*/type")} == {
+        "BAT0": "Battery",
+        "UPS0": "UPS",
+    }
+
+
+def test_an_output_that_takes_no_more_is_told_without_a_traceback(tmp_path: Path) -> None:
+    put(tmp_path / "proc/loadavg", "0.1 0.1 0.1 1/1 1\n")
+    command = [sys.executable, str(SCRIPT), "--root", str(tmp_path)]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "capture: cannot write to standard output: No space left on device\n",
+    )
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "capture: cannot write to standard output: Broken pipe\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--root", "/nowhere"], "--root: expected a folder, found '/nowhere'"),
-        (["--limit", "0"], "--limit: expected seconds above 0, found 0"),
+        (["--limit", "0"], "--limit: expected seconds above 0 and at most 3600, found 0"),
+        (["--limit", "inf"], "--limit: expected seconds above 0 and at most 3600, found inf"),
+        (["--limit", "nan"], "--limit: expected seconds above 0 and at most 3600, found nan"),
         (["--output", "/nowhere/tree.txt"], "cannot write /nowhere/tree.txt: No such file or directory"),
+        (["--output", "/dev/full"], "cannot write /dev/full: No space left on device"),
+        (["--output", "/tmp/x", "--later", "/tmp/../tmp/x"], "--later: expected another file than --output"),
     ],
 )
 def test_wrong_arguments_are_told(arguments: list[str], message: str, tmp_path: Path) -> None:

@@ -63,7 +63,14 @@ def test_each_is_told_once_and_once_when_it_is_over(
 
 @pytest.mark.parametrize(
     ("quantity", "name"),
-    [("throttled", "under_voltage_since_boot"), ("cooling", "pwm-fan"), ("pressure", "io_some"), ("fan", "fan")],
+    [
+        ("throttled", "under_voltage_since_boot"),
+        ("cooling", "pwm-fan"),
+        ("cooling", "cpu_fan"),
+        ("cooling", "GPU Fan"),
+        ("pressure", "io_some"),
+        ("fan", "fan"),
+    ],
 )
 def test_what_is_not_told_of(quantity: Quantity, name: str) -> None:
     assert Rig().look(of(quantity, name, 1.0)) == []

@@ -38,6 +38,19 @@ def test_garbage_in_the_device_tree_does_not_stop_it(tmp_path: Path) -> None:
     assert identify(roots_in(tmp_path), "armv7l").name == "generic armv7l"
 
 
+def test_a_name_is_one_line_that_prints(tmp_path: Path) -> None:
+    put(tmp_path / "proc/device-tree/model", b"Evil\x1b[2J\nBoard\0 2\0")
+    put(tmp_path / "proc/device-tree/compatible", b"ev\x07il,board\0evil,so\x1bc\0")
+    board = identify(roots_in(tmp_path), "aarch64")
+    assert (board.name, board.vendor, board.soc) == ("Evil [2J Board 2", "ev il", "so c")
+
+
+@pytest.mark.parametrize("meminfo", ["", "MemTotal: 0 kB", "MemTotal: -1 kB", "MemTotal: 1" + "0" * 30 + " kB", "x"])
+def test_memory_is_known_or_not_and_never_0(meminfo: str, tmp_path: Path) -> None:
+    put(tmp_path / "proc/meminfo", meminfo)
+    assert identify(roots_in(tmp_path), "aarch64").ram_bytes is None
+
+
 def test_this_machine_has_some_name(tmp_path: Path) -> None:
     assert identify(roots_in(tmp_path)).name.startswith("generic ")
 
@@ -75,7 +88,17 @@ def test_a_jetson_tells_its_release_its_module_and_its_mode_by_name(tmp_path: Pa
     assert (board.tegra.power_mode, board.tegra.power_modes) == ("MAXN_SUPER", ("15W", "MAXN_SUPER"))
 
 
-@pytest.mark.parametrize("status", ["", "pmode:0007", "pmode:x", "fmode:quiet"])
+def test_a_mode_in_a_comment_is_none_and_a_hostile_number_stops_nothing(tmp_path: Path) -> None:
+    put(tmp_path / "proc/device-tree/compatible", b"nvidia,tegra234\0")
+    conf = "# < POWER_MODEL ID=2 NAME=EXAMPLE >\n  < POWER_MODEL ID=0 NAME=15W >\n"
+    put(tmp_path / "etc/nvpmodel.conf", conf + f"< POWER_MODEL ID={'9' * 5000} NAME=HUGE >\n")
+    put(tmp_path / "var/lib/nvpmodel/status", "pmode:0002")
+    board = identify(roots_in(tmp_path), "aarch64")
+    assert board.tegra is not None
+    assert (board.tegra.power_mode, board.tegra.power_modes) == ("", ("15W",))
+
+
+@pytest.mark.parametrize("status", ["", "pmode:0007", "pmode:x", "pmode:000000002", "fmode:quiet"])
 def test_a_mode_that_is_not_said_or_not_listed_has_no_name(status: str, tmp_path: Path) -> None:
     put(tmp_path / "proc/device-tree/compatible", b"nvidia,tegra194\0")
     put(tmp_path / "etc/nvpmodel.conf", MODES)

@@ -5,6 +5,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 
+import msgspec
 import pytest
 from fake_sensors import reading
 from hypothesis import given
@@ -159,6 +160,21 @@ def test_the_meter_gives_joules_and_joules_per_inference() -> None:
     assert meter.joules_per_inference(*SMALL) is None
 
 
+def test_the_uncertainty_is_that_of_the_power_and_not_of_a_voltage_of_the_same_name() -> None:
+    source = Source()
+    volts = msgspec.structs.replace(
+        reading(5.0, t_s=0.0, name="VDD_IN", scope="rail"), quantity="voltage", unit="V", uncertainty=0.5
+    )
+    meter = EnergyMeter(source)
+    for t in range(3):
+        source.sample(float(t))
+        source.now = [volts, *(msgspec.structs.replace(r, uncertainty=0.02) for r in source.now if r is not volts)]
+        meter.account(float(t), {}, {})
+    energy = meter.energy()
+    assert energy is not None
+    assert energy.uncertainty == 0.02
+
+
 def test_the_meter_follows_the_rung_that_is_active() -> None:
     source = Source(lambda t: 9.0 if t <= 20 else 3.0)
     meter = EnergyMeter(source)
@@ -183,8 +199,8 @@ def test_what_idling_takes_is_subtracted_once_it_was_seen() -> None:
         source.sample(float(t))
         worked = {BIG: 0.9} if t > 20 else {}
         meter.account(float(t), worked, {BIG: 3} if worked else {})
-    assert meter.idle_w() == pytest.approx(3.0, abs=0.1)
-    assert meter.net_joules_per_inference(*BIG) == pytest.approx(2.0, rel=0.03)
+    assert meter.idle_w() == pytest.approx(3.15)  # 20 periods of rest, the last with half of the edge in it
+    assert meter.net_joules_per_inference(*BIG) == pytest.approx((9 - 3.15) / 3, rel=0.01)
     assert meter.joules_per_inference(*BIG) == pytest.approx(3.0)
 
 
@@ -315,3 +331,17 @@ def test_an_inference_longer_than_a_period_pays_for_all_of_it() -> None:
             meter.account(t, {BIG: max(0.0, min(3.5, ended) - began)}, {BIG: int(began < 3.5 <= ended)})
     assert meter.joules_per_inference(*BIG) == pytest.approx(36.5, rel=0.1)
     assert meter.idle_w() == pytest.approx(3.0, abs=0.4)  # the edge lies between two samples
+
+
+def test_a_restless_second_at_the_start_does_not_stay_the_idle_power() -> None:
+    """What was seen so far counts alike until it is a minute; then the last minute does."""
+    source = Source(lambda t: 9.0 if t < 1.5 else 3.0 if t < 100 else 5.0)
+    meter = EnergyMeter(source)
+    seen: dict[int, float | None] = {}
+    for t in range(401):
+        source.sample(float(t))
+        meter.account(float(t), {}, {})
+        seen[t] = meter.idle_w()
+    assert seen[1] == pytest.approx(9.0)
+    assert seen[21] == pytest.approx((9 + 6 + 19 * 3) / 21)
+    assert seen[400] == pytest.approx(5.0, abs=0.05)

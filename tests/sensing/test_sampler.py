@@ -129,6 +129,14 @@ def test_each_sensor_has_its_own_period_and_none_is_asked_too_often() -> None:
         sampler.stop()
 
 
+def test_a_period_of_a_sensor_that_is_not_there_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    sensors = [ToldSensor(lambda now_s: [], "thermal"), ToldSensor(lambda now_s: [], "hwmon")]
+    Sampler(sensors, 1.0, 60.0, FakeClock(), Events(), periods={"hwmonn": 5.0, "hwmon": 2.0})
+    assert [r.getMessage() for r in caplog.records] == [
+        "sensing.periods.hwmonn: no sensor has this name; there are thermal, hwmon"
+    ]
+
+
 def test_a_slow_sensor_stays_fresh_for_three_of_its_own_periods() -> None:
     clock = FakeClock()
     slow = ToldSensor(lambda now_s: [reading(t_s=now_s, name="slow", sensor="slow")], "slow")
@@ -145,12 +153,37 @@ def test_a_slow_sensor_stays_fresh_for_three_of_its_own_periods() -> None:
         sampler.stop()
 
 
-def test_power_over_a_suspension_is_left_out() -> None:
+@pytest.mark.parametrize("failing", [False, True], ids=["", "the first read after it fails"])
+def test_power_over_a_suspension_between_two_reads_is_left_out(failing: bool) -> None:
+    clock, fail = FakeClock(), threading.Event()
+
+    def answer(now_s: float) -> list[object]:
+        clock.advance(1.0)
+        if fail.is_set():
+            fail.clear()
+            raise SensorFailed("the bus is not awake yet")
+        return [reading(5.0, t_s=now_s, quantity="power", scope="machine"), reading(40.0, t_s=now_s, name="zone")]
+
+    sampler = Sampler([ToldSensor(answer)], 0.3, 600.0, clock, Events())
+    sampler.start()
+    try:
+        until(lambda: sampler.health()[0].reads == 2, "two whole reads")
+        clock.suspend(3600)  # and the counter goes on
+        if failing:
+            fail.set()
+        until(lambda: sampler.health()[0].reads >= 6, "reads after it")
+    finally:
+        sampler.stop()
+    assert sampler.health()[0].failures == failing
+    assert len(sampler.samples("temperature", "zone", 0.0)) - len(sampler.samples("power", "x", 0.0)) == 1
+
+
+def test_power_over_a_suspension_in_a_read_is_left_out() -> None:
     clock = FakeClock()
     asked = threading.Event()
 
     def answer(now_s: float) -> list[object]:
-        if asked.is_set():  # between the reads the machine slept for an hour, and the counter went on
+        if asked.is_set():  # nobody knows whether the counter was read before it or after
             clock.suspend(3600)
             asked.clear()
         clock.advance(1.0)
@@ -167,8 +200,8 @@ def test_power_over_a_suspension_is_left_out() -> None:
     finally:
         sampler.stop()
     power = sampler.samples("power", "x", 0.0)
-    assert len(sampler.samples("temperature", "zone", 0.0)) - len(power) == 1
-    assert [round(b[0] - a[0]) for a, b in itertools.pairwise(power)].count(2) == 1, "one read is missing"
+    assert len(sampler.samples("temperature", "zone", 0.0)) - len(power) == 2
+    assert [round(b[0] - a[0]) for a, b in itertools.pairwise(power)].count(3) == 1, "two reads in a row are missing"
 
 
 def test_the_reading_that_the_operator_names_is_the_machines() -> None:
@@ -487,3 +520,41 @@ def test_whatever_a_plug_in_raises_its_thread_goes_on(error: BaseException, rig:
     the = rig(sensor)
     sensor.wait_for_reads(5)
     until(lambda: the.health("told").state == "ok", "the next read")
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+class Halved(SensorFailed):
+    def __init__(self) -> None:
+        """Without what the class above it sets."""
+
+
+@pytest.mark.parametrize("error", [Mute(), Halved()], ids=["mute", "halved"])
+def test_an_error_that_cannot_be_told_ends_no_thread(error: BaseException, rig: Callable[..., Rig]) -> None:
+    def answer(now_s: float) -> list[object]:
+        raise error
+
+    the = rig(ToldSensor(answer))
+    until(lambda: the.health("told").failures >= 3, "the third failure")
+    assert the.health("told").state == "failed"
+
+
+@pytest.mark.parametrize("what", ["fastest_s", "phase"])
+@pytest.mark.parametrize(
+    "value", [None, "1", math.nan, math.inf, -1.0, 10**400], ids=["none", "text", "nan", "inf", "negative", "huge"]
+)
+def test_a_plug_in_that_says_nonsense_of_itself_is_read_nonetheless(
+    what: str, value: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    sensor = ToldSensor(lambda now_s: [reading(t_s=now_s)])
+    setattr(sensor, what, value)
+    sampler = Sampler([sensor], PERIOD_S, 60.0, SystemClock(), Events())
+    sampler.start()
+    try:
+        sensor.wait_for_reads(4)
+    finally:
+        sampler.stop()
+    assert f"expected {what} of 0 to" in caplog.text

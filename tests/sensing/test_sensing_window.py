@@ -47,6 +47,36 @@ def test_what_is_no_number_is_refused(value: float) -> None:
     assert problems == [f"temperature of x: expected a finite value, found {value!r}"]
 
 
+@pytest.mark.parametrize("value", [10**400, -(10**400), 10**5000], ids=["large", "small", "too long to be written"])
+def test_an_integer_that_no_float_holds_is_refused(value: float) -> None:
+    windows = Windows(window_s=10, period_s=1)
+    taken, problems = windows.add("told", [reading(value, t_s=1.0), reading(2.0, t_s=1.0, name="y")], 1.0)
+    assert taken == 1
+    assert problems == [f"temperature of x: expected a finite value, found an integer of {value.bit_length()} bits"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "uncertainty",
+    ["2 %", math.nan, math.inf, -0.1, True, 10**400],
+    ids=["text", "nan", "inf", "negative", "bool", "huge"],
+)
+def test_an_uncertainty_is_a_number_or_none(uncertainty: float) -> None:
+    windows = Windows(window_s=10, period_s=1)
+    wrong = msgspec.structs.replace(reading(t_s=1.0), uncertainty=uncertainty)
+    taken, problems = windows.add("told", [wrong], 1.0)
+    assert taken == 0
+    assert problems[0].startswith("temperature of x: expected a relative uncertainty of at least 0 or None, found ")
+    fine = [msgspec.structs.replace(reading(t_s=2.0, name=str(u)), uncertainty=u) for u in (None, 0, 0.6)]
+    assert windows.add("told", fine, 2.0) == (3, [])
+
+
+def test_a_name_that_cannot_be_sent_is_refused() -> None:
+    windows = Windows(window_s=10, period_s=1)
+    taken, problems = windows.add("told", [reading(t_s=1.0, name="rail\udcff"), reading(t_s=1.0, name="\u00e9")], 1.0)
+    assert taken == 1
+    assert problems == ["temperature of 'rail\\udcff': expected a name that can be written as UTF-8"]
+
+
 def test_times_are_checked() -> None:
     windows = Windows(window_s=10, period_s=1)
     assert windows.add("told", [reading(t_s=5.0)], 5.0) == (1, [])

@@ -158,6 +158,38 @@ def test_a_rail_that_is_gone_is_told_for_as_long_as_it_is(tmp_path: Path) -> Non
         assert set(watts(caught.value.readings)) == {"VDD_IN", "VDD_SOC"}
 
 
+def test_a_second_chip_of_the_same_name_is_told_apart_and_nothing_is_gone(tmp_path: Path) -> None:
+    put_hwmon(tmp_path, 0, {"name": "ina226", "power1_input": 1_000_000})
+    hwmon = sensor(tmp_path)
+    assert watts(hwmon.read(1.0)) == {"ina226-1": 1.0}
+    second = put_hwmon(tmp_path, 1, {"name": "ina226", "power1_input": 2_000_000})
+    both = {"ina226-1@1-0040": 1.0, "ina226-1@1-0041": 2.0}
+    assert watts(hwmon.read(100.0)) == both
+    remove(tmp_path, second, 1)
+    with pytest.raises(SensorFailed, match=r"^ina226-1: its device is gone$") as caught:
+        hwmon.read(101.0)
+    assert watts(caught.value.readings) == {"ina226-1@1-0040": 1.0}
+
+
+def test_the_total_that_is_left_of_two_is_still_none(tmp_path: Path) -> None:
+    """Two supplies share the load: with one of them unreadable, the other's figure is half of the machine's."""
+    files: dict[str, str | bytes | int] = {"name": "power_meter", "power1_average": 50_000_000}
+    folders = [put_hwmon(tmp_path, number, files, f"acpi/ACPI000D:0{number}") for number in range(2)]
+    hwmon = sensor(tmp_path)
+    hwmon.read(1.0)
+    remove(tmp_path, folders[1], 1)
+    with pytest.raises(SensorFailed, match="power_meter-1: its device is gone") as caught:
+        hwmon.read(2.0)
+    assert [r.scope for r in caught.value.readings] == ["rail"]
+
+
+def test_two_channels_of_one_chip_with_one_label_are_told_apart(tmp_path: Path) -> None:
+    put_hwmon(tmp_path, 0, {**INA3221, "in2_label": "VDD_IN"})
+    found = sensor(tmp_path).read(1.0)
+    assert watts(found) == {"VDD_IN@1-0040/in1": 9.250304, "VDD_IN@1-0040/in2": 1.870976}
+    assert {r.scope for r in found} == {"rail"}
+
+
 @pytest.mark.parametrize("content", ["", "garbage", "-1", "4294967295", str(2**64 - 1), b"\xff\xff\xff\xff", "12.5"])
 def test_a_broken_file_is_named_and_gives_no_reading(content: str | bytes, tmp_path: Path) -> None:
     folder = put_hwmon(tmp_path, 0, {"name": "ina226", "power1_input": content, "power2_input": 2_000_000})

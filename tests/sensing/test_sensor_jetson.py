@@ -1,5 +1,7 @@
 """A Jetson's rails: whole totals or none, no rail twice, no power for what did not answer."""
 
+import errno
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from flyball.ports import Reading
 from flyball.sensing.contract import SensorFailed, Unavailable
 from flyball.sensing.sensors.hwmon import HwmonSensor
 from flyball.sensing.sensors.jetson import JetsonSensor
+from flyball.sensing.sysfs import read_text
 from flyball.sensing.total import total_power
 
 
@@ -85,6 +88,106 @@ def test_a_monitor_that_vanishes_is_told(tmp_path: Path) -> None:
         sensor.read(100.0)
 
 
+def test_a_device_tree_that_was_unreadable_at_first_makes_it_a_jetson_later(tmp_path: Path) -> None:
+    put_rails(tmp_path, {"VDD_IN": (5000, 1000)})
+    put(tmp_path / "proc/device-tree/compatible", b"nvidia,tegra234\0")
+    full = True
+
+    def read(path: Path) -> str:
+        if full and path.name == "compatible":
+            raise OSError(errno.EMFILE, "Too many open files")
+        return read_text(path)
+
+    roots = replace(roots_in(tmp_path), read=read)
+    sensor, other = JetsonSensor(roots, Sensing()), HwmonSensor(roots, Sensing())
+    with pytest.raises(Unavailable):
+        sensor.read(1.0)
+    assert watts(other.read(1.0)) == {"VDD_IN": 5.0}
+    full = False
+    assert watts(sensor.read(61.0)) == {"VDD_IN": 5.0}
+    with pytest.raises(Unavailable):  # read by one of them, and missed by none
+        other.read(61.0)
+
+
+def remove(tmp_path: Path, folder: Path, number: int) -> None:
+    shutil.rmtree(folder)
+    (tmp_path / f"sys/class/hwmon/hwmon{number}").unlink()
+
+
+def test_monitors_that_change_numbers_cost_no_read_and_one_that_comes_back_is_found(tmp_path: Path) -> None:
+    files: dict[str, str | bytes | int] = {"name": "ina238", "power1_input": 350_000}
+    rails: dict[str, str | bytes | int] = {"name": "ina3221", "in1_label": "VDD_IN"}
+    rails |= {"in1_input": 5000, "curr1_input": 1000}
+    folder, camera = put_hwmon(tmp_path, 1, rails, "i2c-1/1-0040"), put_hwmon(tmp_path, 2, files, "i2c-9/9-0044")
+    sensor = jetson(tmp_path)
+    whole = watts(sensor.read(1.0))
+    assert whole == {"VDD_IN": 5.0, "ina238@9-0044": 0.35}
+    remove(tmp_path, folder, 1)
+    remove(tmp_path, camera, 2)
+    put_hwmon(tmp_path, 2, rails, "i2c-1/1-0040")
+    camera = put_hwmon(tmp_path, 1, files, "i2c-9/9-0044")
+    assert watts(sensor.read(2.0)) == whole
+    remove(tmp_path, camera, 1)
+    with pytest.raises(SensorFailed, match=r"^ina238@9-0044: its monitor is gone$") as caught:
+        sensor.read(3.0)
+    assert watts(caught.value.readings) == {"VDD_IN": 5.0}
+    put_hwmon(tmp_path, 1, files, "i2c-9/9-0044")
+    assert watts(sensor.read(4.1)) == whole
+
+
+def test_a_bus_that_is_not_free_is_told_and_a_rail_that_is_off_is_not(tmp_path: Path) -> None:
+    put_rails(tmp_path, {"VDD_IN": (5000, 1000)})
+    put(tmp_path / "proc/device-tree/compatible", b"nvidia,tegra234\0")
+    code = errno.EAGAIN
+
+    def read(path: Path) -> str:
+        if path.name == "curr1_input":
+            raise OSError(code, "the bus is not free")
+        return read_text(path)
+
+    sensor = JetsonSensor(replace(roots_in(tmp_path), read=read), Sensing())
+    with pytest.raises(SensorFailed, match=r"VDD_IN .*the bus is not free") as caught:
+        sensor.read(1.0)
+    assert caught.value.readings == ()
+    code = errno.ENODATA
+    assert list(sensor.read(2.0)) == []  # present, and switched off: not absent
+
+
+def test_of_two_inputs_neither_is_the_total_also_while_one_is_gone(tmp_path: Path) -> None:
+    for number, millivolts in ((1, 5000), (2, 12000)):
+        files: dict[str, str | bytes | int] = {"name": "ina3221", "in1_label": "VDD_IN"}
+        put_hwmon(tmp_path, number, {**files, "in1_input": millivolts, "curr1_input": 1000}, f"i2c-1/1-004{number}")
+    sensor = jetson(tmp_path)
+    readings = sensor.read(1.0)
+    assert watts(readings) == {"VDD_IN@1-0041": 5.0, "VDD_IN@1-0042": 12.0}
+    assert total_power(readings) is None
+    remove(tmp_path, tmp_path / "sys/devices/i2c-1/1-0042", 2)
+    with pytest.raises(SensorFailed, match=r"^VDD_IN: its monitor is gone$") as caught:
+        sensor.read(2.0)
+    assert watts(caught.value.readings) == {"VDD_IN@1-0041": 5.0}
+    assert total_power(caught.value.readings) is None
+
+
+def test_a_load_or_a_fan_that_vanishes_is_told_for_as_long_as_it_is(tmp_path: Path) -> None:
+    put_rails(tmp_path, {"VDD_IN": (5000, 1000)})
+    for number in (2, 3):
+        put_hwmon(tmp_path, number, {"name": "pwmfan", "pwm1": 51}, f"fan{number}")
+    load = put(tmp_path / "sys/devices/gpu.0/load", 500)
+    sensor = jetson(tmp_path)
+    assert [(r.quantity, r.name) for r in sensor.read(1.0)][1:] == [
+        ("utilization", "gpu"),
+        ("fan", "fan"),
+        ("fan", "fan-2"),
+    ]
+    load.unlink()
+    for now_s in (2.0, 3.0, 100.0):
+        with pytest.raises(SensorFailed, match=r"^load \(gpu\): its file is gone$") as caught:
+            sensor.read(now_s)
+        assert [r.quantity for r in caught.value.readings] == ["power", "fan", "fan"]
+    put(load, 0)
+    assert [r.value for r in sensor.read(102.0) if r.quantity == "utilization"] == [0.0]
+
+
 def test_over_current_events_are_a_rate_and_a_reset_gives_none(tmp_path: Path) -> None:
     folder = put_hwmon(tmp_path, 2, {"name": "soctherm_oc", "oc3_event_cnt": 27390}, "soctherm")
     sensor = jetson(tmp_path)
@@ -132,7 +235,7 @@ def test_an_unlabelled_monitor_is_no_total_but_on_a_thor(tmp_path: Path) -> None
     """A camera's, say: its third of a watt must not stand for the module."""
     put_hwmon(tmp_path, 1, {"name": "ina238", "power1_input": 350_000}, "i2c-9/9-0044")
     readings = jetson(tmp_path, "tegra210").read(1.0)
-    assert watts(readings) == {"ina238@hwmon1": 0.35}
+    assert watts(readings) == {"ina238@9-0044": 0.35}  # by its address: hwmon numbers move
     assert total_power(readings) is None
     total = total_power(jetson(tmp_path, "tegra264").read(1.0))
     assert total is not None

@@ -140,6 +140,17 @@ def test_a_driver_that_goes_is_told_and_is_found_again(tmp_path: Path) -> None:
     assert found(rapl.read(5.0)) == {"package-0": (1.0, "chip")}
 
 
+def test_a_zone_whose_name_was_unreadable_once_is_not_gone_for_ever(tmp_path: Path) -> None:
+    place = put_zone(tmp_path, "intel-rapl:0", "package-0", 1_000_000)
+    rapl = sensor(tmp_path)
+    rapl.read(0.0)
+    for second in range(1, 130):  # two searches: at the first it is called by its folder
+        put(place / "name", "" if 50 < second < 70 else "package-0")
+        put(place / "energy_uj", 1_000_000 + second * 5_000_000)
+        readings = rapl.read(float(second))
+    assert found(readings) == {"package-0": (5.0, "chip")}
+
+
 def test_one_wrap_is_counted_through() -> None:
     counter = RaplCounter()
     assert counter.power_w(0.0, RANGE_UJ - 3_000_000, RANGE_UJ) is None

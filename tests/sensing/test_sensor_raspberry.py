@@ -92,6 +92,15 @@ def test_the_board_is_looked_at_again_rarely(tmp_path: Path) -> None:
     assert on(list(raspberry.read(1.0 + LOOK_AGAIN_S))) == set()
 
 
+def test_a_look_that_fails_makes_it_no_other_board(tmp_path: Path) -> None:
+    put_board(tmp_path)
+    raspberry = sensor(tmp_path, Firmware({"get_throttled": "throttled=0x0"}))
+    raspberry.read(1.0)
+    (tmp_path / "proc/device-tree/model").unlink()
+    (tmp_path / "proc/device-tree/compatible").unlink()
+    assert on(list(raspberry.read(1.0 + LOOK_AGAIN_S))) == set()
+
+
 def test_a_raspberry_that_tells_nothing_is_unavailable(tmp_path: Path) -> None:
     put_board(tmp_path, PI_5, "bcm2712")
     with pytest.raises(Unavailable, match="neither get_throttled, nor rpi_volt, nor /dev/vcio"):
@@ -352,7 +361,8 @@ def test_an_answer_cut_anywhere_is_an_error_or_lacks_no_rail(tmp_path: Path) -> 
         ("VDD_CORE_A current(7)=0.9V", "line 1: expected"),
         ("VDD_CORE_A current(7)=0.9", "line 1: expected"),
         ("VDD_CORE_A current(7)=-0.9A", "line 1: expected"),
-        ("VDD_CORE_A current(7)=1.2.3A", "could not convert"),
+        ("VDD_CORE_A current(7)=1.2.3A", "line 1: expected"),
+        (f"X_A current(0)={'9' * 400}A\nX_V volt(8)=0V", "at most 50 W, found nan W"),
         ("\x00\xff", "line 1: expected"),
         ("", "incomplete, without any rail"),
         ("EXT5V_V volt(24)=5.1V", "incomplete, without any rail"),
@@ -363,6 +373,19 @@ def test_an_answer_cut_anywhere_is_an_error_or_lacks_no_rail(tmp_path: Path) -> 
 def test_a_garbled_answer_is_no_power(line: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         rails_w(parse_adc(line))
+
+
+@pytest.mark.parametrize("volts", ["30.1", "9" * 400])
+def test_a_voltage_that_the_board_would_not_stand_is_told_and_the_power_is_read(volts: str, tmp_path: Path) -> None:
+    put_board(tmp_path, PI_5, "bcm2712")
+    adc = f"X_A current(0)=1.0A\nX_V volt(8)=3.3V\nEXT5V_V volt(24)={volts}V"
+    firmware = Firmware({"get_throttled": "throttled=0x0", "pmic_read_adc": adc})
+    with pytest.raises(SensorFailed, match=r"^pmic_read_adc EXT5V_V: expected at most 30 V") as caught:
+        sensor(tmp_path, firmware).read(1.0)
+    assert [(r.quantity, r.name) for r in caught.value.readings if r.quantity in ("voltage", "power")] == [
+        ("power", "pmic_corrected"),
+        ("power", "pmic"),
+    ]
 
 
 def test_a_pmic_that_fails_is_told_and_the_rest_is_read(tmp_path: Path) -> None:

@@ -77,6 +77,20 @@ def test_zones_that_vanish_have_failed_and_zones_that_come_are_read(tmp_path: Pa
         thermal.read(3.0)
 
 
+def test_one_zone_that_is_gone_has_failed_and_its_neighbour_is_read(tmp_path: Path) -> None:
+    put_zone(tmp_path, 0, "cpu-thermal", 40000)
+    put_zone(tmp_path, 1, "gpu-thermal", 41000)
+    thermal = sensor(tmp_path)
+    thermal.read(1.0)
+    shutil.rmtree(tmp_path / "sys/class/thermal/thermal_zone1")
+    for now_s in (2.0, 3.0):
+        with pytest.raises(SensorFailed, match=r"^gpu-thermal: its zone is gone$") as caught:
+            thermal.read(now_s)
+        assert [r.name for r in caught.value.readings] == ["cpu-thermal"]
+    put_zone(tmp_path, 5, "gpu-thermal", 42000)  # registered anew, under the next number
+    assert [(r.name, r.value) for r in thermal.read(4.0)] == [("cpu-thermal", 40.0), ("gpu-thermal", 42.0)]
+
+
 def test_zones_of_one_type_get_their_numbers_in_order(tmp_path: Path) -> None:
     for number in (10, 2):
         put_zone(tmp_path, number, "acpitz", 20000 + number)

@@ -65,7 +65,10 @@ def test_the_firmware_answers_from_its_folder(tmp_path: Path) -> None:
         ("# one\nhome/x: 1\n", "tree.txt:2: expected a path below sys"),
         ("sys/../../x: 1\n", "expected a path below"),
         ("sys/x ! EWHAT\n", "expected the name of an errno"),
-        ("sys/x ~ soon 1\n", "expected seconds after '~'"),
+        ("sys/x ~ soon 1\n", "expected 0 to 60 seconds after '~', found 'soon'"),
+        ("sys/x ~ nan 1\n", "expected 0 to 60 seconds after '~', found 'nan'"),
+        ("sys/x ~ -1 1\n", "expected 0 to 60 seconds after '~', found '-1'"),
+        ("sys/x:\n| one\n|two\n", "tree.txt:3: expected 'path: text'"),
         ("sys/out -> ../..\nsys/out/x: 1\n", "leads out of the tree by a link"),
     ],
 )

@@ -94,6 +94,42 @@ def test_without_a_meter_it_is_absent(example: ModuleType, monkeypatch: pytest.M
         example.UsbWattMeter(roots_in(tmp_path), Sensing()).read(1.0)
 
 
+def test_an_unplugged_meter_has_failed_and_is_read_again_when_it_is_back(
+    example: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    link = tmp_path / "meter"
+    monkeypatch.setenv("FLYBALL_WATT_METER", str(link))
+    sensor = example.UsbWattMeter(roots_in(tmp_path), Sensing())
+    for second in (0.0, 10.0):
+        master, slave = pty.openpty()
+        link.symlink_to(os.ttyname(slave))
+        with pytest.raises(SensorFailed, match="said nothing"):
+            sensor.read(second)
+        write(master, b"\n5.0 V 1.0 A\n")
+        assert [r.value for r in sensor.read(second + 1)] == [5.0]
+        os.close(master)
+        os.close(slave)
+        with pytest.raises(SensorFailed, match=r"unplugged|Input/output error"):
+            sensor.read(second + 2)
+        link.unlink()
+        with pytest.raises(Unavailable, match="no meter is attached"):
+            sensor.read(second + 3)
+
+
+@pytest.mark.parametrize("device", ["/dev/null", "/dev/zero", "file"])
+def test_what_is_no_serial_port_is_told_at_every_read(
+    example: ModuleType, device: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("5.0 V 1.0 A\n" * 3)
+    monkeypatch.setenv("FLYBALL_WATT_METER", str(tmp_path / device))
+    sensor = example.UsbWattMeter(roots_in(tmp_path), Sensing())
+    before = len(os.listdir("/proc/self/fd"))
+    for second in (0.0, 1.0):
+        with pytest.raises(SensorFailed, match="no serial port"):
+            sensor.read(second)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_an_endless_line_takes_no_memory(example: ModuleType, meter: int, tmp_path: Path) -> None:
     sensor = example.UsbWattMeter(roots_in(tmp_path), Sensing())
     for second in range(5):

@@ -25,8 +25,8 @@ PRESSURE = 0.10  # of the last 10 s some task waited for memory
 STAYS = 0.5  # of the threshold: a condition that has begun holds until it falls below
 
 SINCE_BOOT = "_since_boot"
-# Cooling devices that slow something down; fans cool without.
-SLOWING = re.compile(r"cpu|gpu|devfreq|processor|throttl", re.IGNORECASE)
+# Cooling devices that slow something down; fans cool without, whatever they blow at.
+SLOWING = re.compile(r"^(?!.*fan).*(cpu|gpu|devfreq|processor|throttl)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 
 import msgspec
 
@@ -43,20 +42,20 @@ def identify(roots: Roots, arch: str | None = None) -> Board:
     """`arch` is for captured trees; by default it is this machine's."""
     jetson = tegra(roots)
     board = _named(roots, arch or os.uname().machine)
-    accelerators = (*((jetson.soc,) if jetson else ()), *_accelerators(roots.sys))
+    accelerators = (*((jetson.soc,) if jetson else ()), *_accelerators(roots))
     return msgspec.structs.replace(
-        board, cpus=_count_cpus(roots), ram_bytes=_ram_bytes(roots.proc), accelerators=accelerators, tegra=jetson
+        board, cpus=_count_cpus(roots), ram_bytes=_ram_bytes(roots), accelerators=accelerators, tegra=jetson
     )
 
 
 def _named(roots: Roots, arch: str) -> Board:
     tree = roots.proc / "device-tree"
-    model = optional_text(tree / "model", roots.read).strip("\0\n ")
+    model = _line(optional_text(tree / "model", roots.read))
     if model:
         # Most specific first, the SoC last: "raspberrypi,4-model-b" NUL "brcm,bcm2711".
         compatible = [c for c in optional_text(tree / "compatible", roots.read).split("\0") if c]
-        vendor = compatible[0].partition(",")[0] if compatible else ""
-        soc = compatible[-1].rpartition(",")[2] if compatible else ""
+        vendor = _line(compatible[0].partition(",")[0]) if compatible else ""
+        soc = _line(compatible[-1].rpartition(",")[2]) if compatible else ""
         return Board(name=model, arch=arch, soc=soc, vendor=vendor, source="device-tree")
     dmi = roots.sys / "class/dmi/id"
     product, vendor = (_filled(optional_text(dmi / file, roots.read)) for file in ("product_name", "sys_vendor"))
@@ -71,35 +70,41 @@ _USB = {("1a6e", "089a"): "coral-usb", ("18d1", "9302"): "coral-usb"}  # before 
 _NVIDIA, _DISPLAYS = "0x10de", ("0x030000", "0x030200")
 
 
-def _accelerators(sys: Path) -> list[str]:
+def _accelerators(roots: Roots) -> list[str]:
     found = []
-    for device in sorted((sys / "bus/pci/devices").glob("*")):
-        vendor, product, kind = (optional_text(device / file) for file in ("vendor", "device", "class"))
+    for device in sorted((roots.sys / "bus/pci/devices").glob("*")):
+        vendor, product, kind = (optional_text(device / file, roots.read) for file in ("vendor", "device", "class"))
         if (vendor, product) in _PCI:
             found.append(_PCI[vendor, product])
         elif vendor == _NVIDIA and kind in _DISPLAYS:
             found.append("nvidia-gpu")
-    for device in sorted((sys / "bus/usb/devices").glob("*")):
-        name = _USB.get((optional_text(device / "idVendor"), optional_text(device / "idProduct")))
+    for device in sorted((roots.sys / "bus/usb/devices").glob("*")):
+        vendor, product = (optional_text(device / file, roots.read) for file in ("idVendor", "idProduct"))
+        name = _USB.get((vendor, product))
         if name:
             found.append(name)
     return found
 
 
-def _ram_bytes(proc: Path) -> int | None:
-    match = re.match(r"MemTotal:\s+(\d{1,12}) kB", optional_text(proc / "meminfo"))
+def _ram_bytes(roots: Roots) -> int | None:
+    match = re.match(r"MemTotal:\s+([1-9][0-9]{0,11}) kB", optional_text(roots.proc / "meminfo", roots.read))
     return int(match[1]) * 1024 if match else None
 
 
 def _filled(text: str) -> str:
-    text = text.strip()
+    text = _line(text)
     return "" if _FILLERS.match(text) else text
+
+
+def _line(text: str) -> str:
+    """As one line for people and labels: a firmware may say anything, control characters of a terminal included."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def _count_cpus(roots: Roots) -> int | None:
     """From /sys/devices/system/cpu/present: "0-3" or "0-3,6"."""
     count = 0
-    for part in optional_text(roots.sys / "devices/system/cpu/present").split(","):
+    for part in optional_text(roots.sys / "devices/system/cpu/present", roots.read).split(","):
         match = re.fullmatch(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", part.strip())
         if match is None:
             return None

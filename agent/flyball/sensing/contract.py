@@ -115,7 +115,7 @@ class Gathering:
         except OSError as error:
             if error.errno not in GATED:
                 self.problems.append(f"{where}: {describe(error)}")
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             self.problems.append(f"{where}: {describe(error)}")
 
     def result(self) -> Sequence[Reading]:

@@ -47,7 +47,9 @@ def discover(
     for point in sorted(points, key=lambda point: (point.name, point.value)):
         sensor = _build(point, roots, settings)
         if sensor.name in taken:
-            sensor = BrokenSensor(_free_name(point.name, taken), f"{point.value}: the name {sensor.name!r} is taken")
+            why = f"{point.value}: the name {sensor.name!r} is taken"
+            why += f"; {sensor.reason}" if isinstance(sensor, BrokenSensor) else ""
+            sensor = BrokenSensor(_free_name(point.name, taken), why)
         taken.add(sensor.name)
         sensors.append(sensor)
     sensors.append(EstimatedSensor(roots, settings, board or identify(roots)))

@@ -103,6 +103,7 @@ class EnergyMeter:
         self._integral = PowerIntegral(self._max_gap_s)
         self._shares = Shares()
         self._idle_w: float | None = None
+        self._idle_s = 0.0  # what `_idle_w` is the mean of, up to IDLE_MEMORY_S
         self._uncertainty: float | None = None
         self._pending: deque[_Period] = deque()
         self._first_s: float | None = None
@@ -163,10 +164,10 @@ class EnergyMeter:
             self._max_gap_s = max_gap_s(self._source.period_s(total.sensor))
             self._integral = PowerIntegral(self._max_gap_s)
             self._shares = Shares()
-            self._idle_w = None
+            self._idle_w, self._idle_s = None, 0.0
             self._uncertainty = None
             self._pending.clear()
-        newest = next((r for r in readings if self._total is not None and r.name == self._total.name), None)
+        newest = newest_of(self._total, readings)
         if newest is not None and newest.uncertainty is not None:  # the worst that was seen
             self._uncertainty = max(newest.uncertainty, self._uncertainty or 0.0)
         if self._total is not None:
@@ -192,10 +193,12 @@ class EnergyMeter:
         self._integral.forget(self._pending[0].start_s if self._pending else now_s - self._max_gap_s)
 
     def _learn_idle(self, period: _Period, power_w: float, covered_s: float) -> None:
-        """What the machine takes with its ladders open and nothing to do, over the last minute of such time."""
+        """What the machine takes with its ladders open and nothing to do: the mean of all such time up to a minute, and
+        of about the last minute from then on."""
         if not period.at_rest or sum(period.busy.values()) > IDLE_BUSY * (period.end_s - period.start_s):
             return
-        weight = 1.0 if self._idle_w is None else min(1.0, covered_s / IDLE_MEMORY_S)
+        self._idle_s = min(self._idle_s + covered_s, IDLE_MEMORY_S)
+        weight = min(1.0, covered_s / self._idle_s)
         self._idle_w = power_w if self._idle_w is None else self._idle_w + (power_w - self._idle_w) * weight
 
     def _explain(self, readings: Sequence[Reading], now_s: float) -> None:
@@ -204,6 +207,12 @@ class EnergyMeter:
         if now_s - self._first_s >= EXPLAIN_AFTER_S:
             self._explained = True
             log.info("no energy is counted: %s", explain_no_total(readings))
+
+
+def newest_of(total: Reading | None, readings: Sequence[Reading]) -> Reading | None:
+    """The power of that name: a voltage may bear it too."""
+    named = (r for r in readings if total is not None and (r.quantity, r.name) == (total.quantity, total.name))
+    return next(named, None)
 
 
 def _replaces(new: Reading, old: Reading) -> bool:

@@ -31,7 +31,7 @@ from flyball.ports import Quantity, Reading, SensorHealth, Stats
 from flyball.sensing.contract import Sensor, SensorFailed, Unavailable
 from flyball.sensing.total import total_power, without_superseded
 from flyball.sensing.track import Change, Outcome, Track
-from flyball.sensing.window import Windows, hottest
+from flyball.sensing.window import MAX_SERIES, Windows, hottest, shown
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +40,7 @@ STALE_MIN_S = 5.0
 SUSPENDED_S = 0.1  # the two clocks are read one after the other
 STAND_IN_S = 1.0  # between two readings of an estimate that a measured total supersedes
 WATCH_PERIOD_S = 1.0  # between two looks for reads that hang
+FASTEST_MAX_S = 3600.0  # as in sensing.periods
 
 
 class Sampler:
@@ -60,13 +61,18 @@ class Sampler:
         self._total = total
         self._clock = clock
         self._events = events
-        self._periods = {s.name: max(periods.get(s.name, period_s), getattr(s, "fastest_s", 0.0)) for s in sensors}
+        self._periods = {
+            s.name: max(periods.get(s.name, period_s), declared(s, "fastest_s", FASTEST_MAX_S)) for s in sensors
+        }
+        for name in sorted(periods.keys() - self._periods.keys()):
+            log.warning("sensing.periods.%s: no sensor has this name; there are %s", name, ", ".join(self._periods))
         self._windows = Windows(window_s=window_s, period_s=period_s, periods=self._periods)
         self._sensors = [
             (s, Track(s.name, period_s=self._periods[s.name], stale_after_s=stale_after_s(self._periods[s.name])))
             for s in sensors
         ]
-        self._asleep_s: dict[str, float] = {}  # by sensor: how long the machine had been suspended at its last read
+        self._asleep_s: dict[tuple[str, str], float] = {}  # by sensor and name of a power: see _over_a_sleep
+        self._asleep_at_first_s = clock.boot_s() - clock.monotonic_s()
         self._lock = threading.Lock()  # over the tracks
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -152,7 +158,7 @@ class Sampler:
 
     def _sample(self, sensor: Sensor, track: Track) -> None:
         period_s = self._periods[sensor.name]
-        later_s = getattr(sensor, "phase", 0.0) * period_s
+        later_s = declared(sensor, "phase", 1.0) * period_s
         while not self._stopping.is_set():
             self._read(sensor, track)
             now_s = self._clock.monotonic_s()
@@ -163,7 +169,7 @@ class Sampler:
 
     def _read(self, sensor: Sensor, track: Track) -> None:
         """One read and what follows from it: the boundary that catches whatever a sensor raises."""
-        now_s = self._clock.monotonic_s()
+        now_s, asleep_s = self._clock.monotonic_s(), self._suspended_s()
         with self._lock:
             track.begin(now_s)
         readings: Sequence[object] = ()
@@ -171,16 +177,14 @@ class Sampler:
         try:
             readings = tuple(sensor.read(now_s))
         except Unavailable as error:
-            outcome = Outcome(state="unavailable", reason=str(error))
+            outcome = Outcome(state="unavailable", reason=_said(error))
         except SensorFailed as error:
-            outcome, readings = Outcome(state="failed", reason=str(error)), error.readings
+            outcome, readings = Outcome(state="failed", reason=_said(error)), tuple(getattr(error, "readings", ()))
         except BaseException as error:  # whatever a plug-in raises: this thread is only its own
-            outcome = Outcome(state="failed", reason=f"{type(error).__name__}: {error}")
+            outcome = Outcome(state="failed", reason=f"{type(error).__name__}: {_said(error)}")
             log.debug("sensor %s raised", sensor.name, exc_info=True)
         end_s = self._clock.monotonic_s()
-        if self._slept(track.sensor):
-            # What a counter gained while the machine was suspended belongs to no time that is counted here.
-            readings = [r for r in readings if not (isinstance(r, Reading) and r.quantity == "power")]
+        readings = [r for r in readings if not self._over_a_sleep(track.sensor, r, asleep_s)]
         if self._total:
             readings = [self._rescoped(reading) for reading in readings]
         taken, refused = self._windows.add(track.sensor, readings, end_s)
@@ -195,12 +199,22 @@ class Sampler:
         total = total_power(self.latest())
         return total is not None and total.scope != "estimated"
 
-    def _slept(self, sensor: str) -> bool:
-        """Whether the machine was suspended since this sensor's last read."""
-        asleep_s = self._clock.boot_s() - self._clock.monotonic_s()
-        before_s = self._asleep_s.get(sensor, asleep_s)
-        self._asleep_s[sensor] = asleep_s
-        return asleep_s - before_s > SUSPENDED_S
+    def _suspended_s(self) -> float:
+        """How long the machine has been suspended since it was started."""
+        return self._clock.boot_s() - self._clock.monotonic_s()
+
+    def _over_a_sleep(self, sensor: str, reading: object, begun_asleep_s: float) -> bool:
+        """Whether this is a power that may be the mean over a suspension: what a counter gained then belongs to no time
+        that is counted here. Its time reaches back to the beginning of the read that gave it last, whether the machine
+        went to sleep after that read or in it, and however many reads have failed since."""
+        if not isinstance(reading, Reading) or reading.quantity != "power":
+            return False
+        key = (sensor, str(reading.name))
+        before_s = self._asleep_s.get(key, self._asleep_at_first_s)
+        if len(self._asleep_s) >= MAX_SERIES:  # a sensor that makes up names; without its past a reading is left out
+            self._asleep_s.clear()
+        self._asleep_s[key] = begun_asleep_s
+        return self._suspended_s() - before_s > SUSPENDED_S
 
     def _rescoped(self, reading: object) -> object:
         """The reading that the operator says stands for the machine, as one of the machine."""
@@ -249,6 +263,22 @@ class Sampler:
             self._loop.call_soon_threadsafe(self._events.publish, event)
         except RuntimeError:  # the loop has closed: nobody listens any more
             log.debug("the event %s came after the end", event.kind)
+
+
+def declared(sensor: Sensor, what: str, most: float) -> float:
+    """What the sensor's class says of itself; 0 unless that is a number of 0 to `most`."""
+    value = getattr(sensor, what, 0.0)
+    if isinstance(value, (int, float)) and 0 <= value <= most:
+        return float(value)
+    log.warning("the sensor %s: expected %s of 0 to %g, found %s; 0 is taken", sensor.name, what, most, shown(value))
+    return 0.0
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return "it does not say why: its own text failed"
 
 
 def stale_after_s(period_s: float) -> float:

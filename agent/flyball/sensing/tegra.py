@@ -32,9 +32,11 @@ MODULES: tuple[tuple[str, str], ...] = (
 )
 JETPACKS = {32: "4", 35: "5", 36: "6", 38: "7", 39: "7"}
 
-_RELEASE = re.compile(r"#\s*R(\d+)\s*\(release\),\s*REVISION:\s*([\d.]+)")
-_MODE = re.compile(r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+?)\s*>")
-_STATUS = re.compile(r"pmode:(\d+)")
+MOST_CONF = 1 << 20  # characters; /etc/nvpmodel.conf has some 40,000
+
+_RELEASE = re.compile(r"#\s*R([0-9]{1,4})\s*\(release\),\s*REVISION:\s*([0-9.]{1,20})")
+_MODE = re.compile(r"^\s*<\s*POWER_MODEL\s+ID=([0-9]{1,4})\s+NAME=(\S+?)\s*>", re.MULTILINE)  # not in a comment
+_STATUS = re.compile(r"pmode:([0-9]{1,4})(?![0-9])")
 
 
 class Tegra(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +72,8 @@ def tegra(roots: Roots) -> Tegra | None:
 def _whole(path: Path) -> str:
     """A file of many pages, where sysfs's have one; "" when it cannot be read."""
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return file.read(MOST_CONF)
     except OSError:
         return ""
 

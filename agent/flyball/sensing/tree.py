@@ -16,6 +16,7 @@ hil/capture.py writes such files on a board; a `Tree` lays them out in a folder 
 from __future__ import annotations
 
 import errno
+import math
 import os
 import re
 import time
@@ -29,6 +30,7 @@ from flyball.sensing.sysfs import read_text
 _LINE = re.compile(r"(?P<path>[^\s].*?)(?P<kind> -> | ! | ~ |:$|: )(?P<rest>.*)")
 _ESCAPE = re.compile(r"\\(x[0-9a-f]{2}|[0nrt\\])")
 _PLAIN = {"0": "\0", "n": "\n", "r": "\r", "t": "\t", "\\": "\\"}
+LONGEST_S = 60.0  # that a slow read may take
 TOP = ("sys", "proc", "dev", "etc", "var", "firmware")
 
 
@@ -48,7 +50,7 @@ def parse(text: str, source: str) -> Iterator[Entry]:
     path = ""
     for number, line in enumerate(text.splitlines(), 1):
         where = f"{source}:{number}"
-        if block is not None and line.startswith("|"):
+        if block is not None and (line == "|" or line.startswith("| ")):
             block.append(_unescape(line[2:]))
             continue
         if block is not None:
@@ -156,6 +158,9 @@ def _hex(char: str) -> str:
 
 def _seconds(text: str, where: str) -> float:
     try:
-        return float(text)
+        seconds = float(text)
     except ValueError:
-        raise ValueError(f"{where}: expected seconds after '~', found {text!r}") from None
+        seconds = math.nan
+    if not 0 <= seconds <= LONGEST_S:
+        raise ValueError(f"{where}: expected 0 to {LONGEST_S:g} seconds after '~', found {text!r}")
+    return seconds

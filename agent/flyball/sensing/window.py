@@ -108,6 +108,8 @@ class Windows:
             return f"{where}: expected one of {', '.join(QUANTITIES)}"
         if not isinstance(reading.name, str):
             return f"{where}: expected text for a name, found {type(reading.name).__name__}"
+        if not is_text(reading.name):
+            return f"{reading.quantity} of {reading.name!a}: expected a name that can be written as UTF-8"
         if reading.unit != UNITS[reading.quantity]:
             return f"{where}: expected {UNITS[reading.quantity]}, found {reading.unit!r}"
         if reading.scope not in SCOPES:
@@ -115,8 +117,10 @@ class Windows:
         if reading.sensor != sensor:
             return f"{where}: expected the sensor {sensor!r}, found {reading.sensor!r}"
         for what, number in (("a finite value", reading.value), ("a finite time", reading.t_s)):
-            if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
-                return f"{where}: expected {what}, found {number!r}"
+            if not is_finite(number):
+                return f"{where}: expected {what}, found {shown(number)}"
+        if reading.uncertainty is not None and not (is_finite(reading.uncertainty) and reading.uncertainty >= 0):
+            return f"{where}: expected a relative uncertainty of at least 0 or None, found {shown(reading.uncertainty)}"
         if reading.quantity == "power" and not 0 <= reading.value <= MOST_W:
             return f"{where}: expected 0 to {MOST_W:g} W, found {reading.value:g} W"
         if reading.t_s > now_s:
@@ -135,6 +139,32 @@ class Windows:
     def _forget(self, before_s: float) -> None:
         for key in [key for key, series in self._series.items() if series.newest.t_s < before_s]:
             del self._series[key]
+
+
+def is_finite(number: object) -> bool:
+    """A finite number that a float can hold."""
+    if isinstance(number, bool) or not isinstance(number, (int, float)):
+        return False
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # an integer beyond 1.8e308
+        return False
+
+
+def is_text(name: str) -> bool:
+    """Whether it can be sent: a file's name that is no UTF-8 has halves of surrogate pairs in it."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def shown(value: object) -> str:
+    # Python refuses to write integers of more than 4300 digits.
+    if isinstance(value, int) and value.bit_length() > 1024:
+        return f"an integer of {value.bit_length()} bits"
+    return repr(value)
 
 
 def summarize(values: Sequence[float]) -> Stats:

@@ -2,8 +2,9 @@
 
 /sys/class/hwmon/hwmon*/ -> channels -> energyN (uJ, differences) | powerN (uW) | inN * currN (mV * mA) -> W per rail
 
-Devices are known by their `name` file and device path; hwmon numbers move. Rails overlap, so nothing is ever added up
-here, and which rail stands for the whole machine is `flyball.sensing.total`'s to say. Never writes.
+Devices are known by their `name` file and device path; hwmon numbers move. A name that occurred twice stays told apart
+by its device, and is no total, also while one of the two is gone. Rails overlap, so nothing is ever added up here, and
+which rail stands for the whole machine is `flyball.sensing.total`'s to say. Never writes.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import errno
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from flyball.config import Sensing
 from flyball.ports import Reading, Scope
@@ -42,6 +44,8 @@ ON_JETSON = frozenset({"ina3221", "ina238", "ina219"})  # jetson.py reads these 
 
 _FILE = re.compile(r"(energy|power|in|curr)([0-9]{1,3})_(input|average)")
 
+Place: TypeAlias = tuple[str, str, str]  # of a rail: its name, its device and its first file
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Channel:
@@ -53,6 +57,10 @@ class Channel:
     scope: Scope
     kind: Literal["energy", "power", "volt-ampere"]
     files: tuple[Path, ...]
+
+    @property
+    def place(self) -> Place:
+        return self.name, self.device, self.files[0].name
 
 
 @dataclass(slots=True)
@@ -73,8 +81,24 @@ class EnergyCounter:
         return (energy_uj - last[1]) / 1e6 / (now_s - last[0])
 
 
-class _Moved(Exception):
+class Moved(Exception):
     """A path that was there is gone."""
+
+
+@contextmanager
+def attempt_path(gathering: Gathering, where: str, moved: bool) -> Iterator[None]:
+    """What fails is told with `where`, and the next path is read; a channel that is switched off (ENODATA) is left out.
+    EAGAIN is told too: of a bus it says that another master had it. Raises Moved when a path is gone, but for the look
+    that follows the search for it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENODEV) and not moved:
+            raise Moved from error
+        if error.errno != errno.ENODATA:
+            gathering.problems.append(f"{where}: {describe(error)}")
+    except ValueError as error:
+        gathering.problems.append(f"{where}: {describe(error)}")
 
 
 class HwmonSensor:
@@ -84,48 +108,45 @@ class HwmonSensor:
         self._sys = roots.sys
         self._roots = roots
         self._read = roots.read
-        self._leave: frozenset[str] | None = None  # chips of others; None: not looked at yet
+        self._leave: frozenset[str] = frozenset()  # chips of others
         self._channels: tuple[Channel, ...] = ()
         self._counters: dict[str, EnergyCounter] = {}
-        self._seen: set[str] = set()  # names of all channels ever found
+        self._most: Counter[str] = Counter()  # by name: how many channels there were at once
+        self._gone: tuple[str, ...] = ()
         self._scan_due_s = float("-inf")
 
     def read(self, now_s: float) -> Sequence[Reading]:
-        if self._leave is None:
-            self._leave = ON_JETSON if tegra(self._roots) else frozenset()
         if now_s >= self._scan_due_s or not self._channels:
-            self._scan(now_s, self._leave)
-        if not self._seen:
+            self._scan(now_s)
+        if not self._most:
             raise Unavailable(f"{self._sys}/class/hwmon has no device that measures power")
         try:
             return self._look(now_s).result()
-        except _Moved:  # devices were renumbered since the last search: where they are now, they are read at once
-            self._scan(now_s, self._leave)
+        except Moved:  # devices were renumbered since the last search: where they are now, they are read at once
+            self._scan(now_s)
             return self._look(now_s, moved=True).result()
 
-    def _scan(self, now_s: float, leave: Collection[str]) -> None:
-        self._channels = tuple(find_channels(self._sys, self._read, leave))
-        self._seen.update(channel.name for channel in self._channels)
-        whole = len(self._seen) == len(self._channels)
-        self._scan_due_s = now_s + (RESCAN_S if whole else RESCAN_MISSING_S)
+    def _scan(self, now_s: float) -> None:
+        if not self._leave and tegra(self._roots):  # asked each time: its device tree may have been unreadable
+            self._leave = ON_JETSON
+            self._most.clear()
+        found = find_channels(self._sys, self._read, self._leave)
+        here = Counter(channel.name for channel in found)
+        self._most |= here  # the larger of both counts
+        self._gone = tuple(sorted((self._most - here).elements()))
+        self._channels = tuple(
+            channel if name == channel.name else replace(channel, name=name, scope="rail")
+            for channel, name in zip(found, told_apart([c.place for c in found], self._most), strict=True)
+        )
+        self._scan_due_s = now_s + (RESCAN_MISSING_S if self._gone else RESCAN_S)
 
     def _look(self, now_s: float, moved: bool = False) -> Gathering:
-        """Raises _Moved when a path is gone, but for the look that follows the search for it."""
+        """Raises Moved."""
         gathering = Gathering(self.name, now_s)
-        gone = self._seen.difference(channel.name for channel in self._channels)
-        gathering.problems += [f"{name}: its device is gone" for name in sorted(gone)]
+        gathering.problems += [f"{name}: its device is gone" for name in self._gone]
         for channel in self._channels:
-            where = f"{channel.name} ({channel.files[0]})"
-            try:
+            with attempt_path(gathering, f"{channel.name} ({channel.files[0]})", moved):
                 power_w = self._power_w(channel, now_s)
-            except OSError as error:
-                if error.errno in (errno.ENOENT, errno.ENODEV) and not moved:
-                    raise _Moved from error
-                if error.errno != errno.ENODATA:  # the channel is switched off; EAGAIN here is a bus that is not free
-                    gathering.problems.append(f"{where}: {describe(error)}")
-            except ValueError as error:
-                gathering.problems.append(f"{where}: {describe(error)}")
-            else:
                 if power_w is not None:
                     gathering.add("power", channel.name, power_w, channel.scope)
         return gathering
@@ -154,9 +175,19 @@ def check_power(power_w: float, scope: Scope) -> None:
         raise ValueError(f"expected {wanted}, found {power_w:g} W")
 
 
+def told_apart(places: Sequence[Place], most: Counter[str]) -> Iterator[str]:
+    """The places' names, each once. One that there were several of at some time gets its device, and its file where
+    that is not enough. Of two totals neither is one (two supplies may share the load): the renamed become rails."""
+    of_device = Counter((name, device) for name, device, _ in places)
+    for name, device, file in places:
+        if most[name] == 1:
+            yield name
+        else:
+            yield f"{name}@{device}" + (f"/{file.partition('_')[0]}" if of_device[name, device] > 1 else "")
+
+
 def find_channels(sys: Path, read: Reader = read_text, leave: Collection[str] = ()) -> list[Channel]:
-    """Every rail of every device but batteries, thermal zones and the chips to `leave`. Names that occur twice get
-    their device, and of two totals neither is one: two supplies may share the load."""
+    """Every rail of every device but batteries, thermal zones and the chips to `leave`, as their labels call them."""
     channels: list[Channel] = []
     root = sys.resolve()
     for hwmon in sorted((sys / "class/hwmon").glob("hwmon*")):
@@ -164,13 +195,18 @@ def find_channels(sys: Path, read: Reader = read_text, leave: Collection[str] = 
         folder = hwmon.resolve()
         device = (folder / "device").resolve() if (folder / "device").exists() else folder
         if not _is_supply_or_zone(device, root, read) and not _is_supply_or_zone(folder, root, read):
-            channels += [c for c in _device_channels(folder, device.name, read) if c.chip not in leave]
-    count = Counter(channel.name for channel in channels)
-    return [c if count[c.name] == 1 else replace(c, name=f"{c.name}@{c.device}", scope="rail") for c in channels]
+            channels += [c for c in _device_channels(folder, read) if c.chip not in leave]
+    return channels
 
 
-def _device_channels(folder: Path, device: str, read: Reader) -> Iterator[Channel]:
+def device_name(folder: Path, chip: str) -> str:
+    """Of a monitor's hwmon folder: its address, which stays when hwmon numbers move; else the chip."""
+    return (folder / "device").resolve().name if (folder / "device").exists() else chip or folder.name
+
+
+def _device_channels(folder: Path, read: Reader) -> Iterator[Channel]:
     chip = optional_text(folder / "name", read)
+    device = device_name(folder, chip)
     try:
         present = {entry.name for entry in folder.iterdir()}
     except OSError:  # went away since it was listed

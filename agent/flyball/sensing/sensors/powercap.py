@@ -75,20 +75,20 @@ class PowercapSensor:
         self._folder = roots.sys / "class/powercap"
         self._read = roots.read
         self._zones: tuple[Zone, ...] = ()
-        self._seen: set[str] = set()
+        self._seen: dict[str, str] = {}  # names of all zones ever found, by folder
         self._counters: dict[str, RaplCounter] = {}
         self._scan_due_s = float("-inf")
 
     def read(self, now_s: float) -> Sequence[Reading]:
         if now_s >= self._scan_due_s or not self._zones:
             self._zones = tuple(find_zones(self._folder, self._read))
-            self._seen.update(zone.name for zone in self._zones)
+            self._seen.update({zone.folder.name: zone.name for zone in self._zones})
             self._scan_due_s = now_s + RESCAN_S
         if not self._seen:
             raise Unavailable(f"{self._folder} has no intel-rapl zone")
         gathering = Gathering(self.name, now_s)
-        gone = self._seen.difference(zone.name for zone in self._zones)
-        gathering.problems += [f"{name}: its zone is gone" for name in sorted(gone)]
+        here = {zone.folder.name for zone in self._zones}
+        gathering.problems += [f"{name}: its zone is gone" for place, name in self._seen.items() if place not in here]
         forbidden: list[str] = []
         for zone in self._zones:
             with gathering.attempt(f"{zone.name} ({zone.folder})"):
@@ -112,7 +112,7 @@ class PowercapSensor:
         range_uj = parse_integer(self._read(zone.folder / "max_energy_range_uj"))
         if range_uj <= 0 or not 0 <= energy_uj <= range_uj:
             raise ValueError(f"expected energy_uj of 0 to {range_uj} (max_energy_range_uj), found {energy_uj}")
-        counter = self._counters.setdefault(zone.name, RaplCounter())
+        counter = self._counters.setdefault(zone.folder.name, RaplCounter())
         since_s = counter.moved_after_s(now_s, energy_uj)
         if since_s is not None and since_s > longest_s(range_uj):
             counter.power_w(now_s, energy_uj, range_uj)

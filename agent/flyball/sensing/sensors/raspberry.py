@@ -41,11 +41,13 @@ CORRECTION_UNCERTAINTY = 0.15  # assumed: one person, one board
 PLAUSIBLE_W = (0.0, 50.0)  # the largest supply gives 27 W; something runs this, so that 0 is no figure either
 NO_CURRENT = ("EXT5V_V", "BATT_V")  # voltages of what comes in: the PMIC has no current of these
 
+HIGHEST_V = 30.0  # at its input: supplies for USB-C give 20 V at most without the extended range
+
 PLAUSIBLE_BUDGET_MA = 10_000
 USB_BUDGET_A = (0.6, 1.6)  # the maker's table of power supplies: all ports of a Pi 5, below 5 A and at 5 A
 
 _THROTTLED = re.compile(r"(?:throttled=)?(?:0x)?([0-9a-fA-F]{1,8})")
-_ADC = re.compile(r"\s*(\S+)_([AV])\s+(?:current|volt)\([0-9]+\)=([0-9.]+)([AV])\s*")
+_ADC = re.compile(r"\s*(\S+)_([AV])\s+(?:current|volt)\([0-9]+\)=([0-9]+(?:\.[0-9]+)?)([AV])\s*")
 
 
 @dataclass(slots=True)
@@ -83,7 +85,7 @@ class RaspberrySensor:
 
     def read(self, now_s: float) -> Sequence[Reading]:
         board = self._look(now_s)
-        if board.vendor != "raspberrypi" and not board.name.startswith("Raspberry Pi"):
+        if not _is_raspberry(board):
             raise Unavailable(f"this machine is no Raspberry Pi ({board.name})")
         gathering = Gathering(self.name, now_s)
         # The Zero range has no detector: a 0 there would say that all is well, and nobody knows.
@@ -105,7 +107,9 @@ class RaspberrySensor:
     def _look(self, now_s: float) -> Board:
         if self._board is None or now_s >= self._look_due_s:
             sys = self._roots.sys
-            self._board = identify(self._roots)
+            board = identify(self._roots)
+            if self._board is None or not _is_raspberry(self._board):  # a look that fails makes it no other board
+                self._board = board
             self._throttled_paths = [path for place in THROTTLED_PLACES for path in sorted(sys.glob(place))]
             self._look_due_s = now_s + LOOK_AGAIN_S
         return self._board
@@ -147,7 +151,8 @@ class RaspberrySensor:
             self._pmic_seen = True
             for name in NO_CURRENT:
                 if name in adc:
-                    gathering.add("voltage", name, adc[name], "rail")
+                    with gathering.attempt(f"pmic_read_adc {name}"):
+                        gathering.add("voltage", name, input_v(adc[name]), "rail")
             sum_w = rails_w(adc)
             if corrected:
                 gathering.add("power", "pmic_corrected", board_w(sum_w), "board", CORRECTION_UNCERTAINTY)
@@ -164,6 +169,10 @@ class RaspberrySensor:
                     continue
                 if budget_a > 0:  # 0 mA: there was no promise
                     gathering.add("current", name, budget_a, "board")
+
+
+def _is_raspberry(board: Board) -> bool:
+    return board.vendor == "raspberrypi" or board.name.startswith("Raspberry Pi")
 
 
 def supply_a(milliamperes: int) -> float:
@@ -224,6 +233,13 @@ def parse_adc(text: str) -> Mapping[str, float]:
             raise ValueError(f"line {number}: {name} stands there twice")
         adc[name] = float(match[3])
     return adc
+
+
+def input_v(volts: float) -> float:
+    """Raises ValueError for more than the board stands."""
+    if volts > HIGHEST_V:
+        raise ValueError(f"expected at most {HIGHEST_V:g} V, found {volts:g} V")
+    return volts
 
 
 def rails_w(adc: Mapping[str, float]) -> float:

@@ -2,7 +2,7 @@
 
 /sys/class/thermal/thermal_zone*/{type,temp} (m degC) -> one reading per zone (C)
 
-A zone that is powered down is left out, never 0.
+A zone that is powered down is left out, never 0. One that was here and is gone has failed.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ class ThermalSensor:
         self._read = roots.read
         self._zones: dict[Path, tuple[str, str]] = {}  # zone -> (type, name of its readings)
         self._seen = False
+        self._most: Counter[str] = Counter()  # by type: how many zones there were at once
+        self._gone: tuple[str, ...] = ()
 
     def read(self, now_s: float) -> Sequence[Reading]:
         self._find_zones()
@@ -39,7 +41,7 @@ class ThermalSensor:
             raise Unavailable(f"{self._folder} has no thermal zone")
         self._seen = True
         readings: list[Reading] = []
-        problems: list[str] = []
+        problems = [f"{kind}: its zone is gone" for kind in self._gone]
         for zone, (kind, name) in self._zones.items():
             try:
                 temp_c = zone_temp_c(kind, self._read(zone / "temp"))
@@ -77,6 +79,9 @@ class ThermalSensor:
         if zones == list(self._zones):
             return
         self._zones = names_by_type(zones, self._read)
+        here = Counter(kind for zone, (kind, _) in self._zones.items() if kind != zone.name)  # a type that was read
+        self._most |= here  # the larger of both counts
+        self._gone = tuple(sorted((self._most - here).elements()))
 
 
 def names_by_type(folders: Sequence[Path], read: Reader) -> dict[Path, tuple[str, str]]:
