@@ -111,3 +111,20 @@ def test_other_commands_do_not_load_the_checks() -> None:
 def test_wrong_usage_prints_no_report() -> None:
     done = flyball("doctor", "--nonsense")
     assert (done.returncode, done.stdout) == (2, "")
+
+
+def test_a_sensor_that_fails_is_a_finding_and_no_noise_beside_it(tmp_path: Path, sound: Path) -> None:
+    (tmp_path / "broken_sensor.py").write_text(
+        "class Broken:\n"
+        "    name = 'broken'\n"
+        "    def __init__(self, roots, settings): pass\n"
+        "    def read(self, now): raise OSError(5, 'it does not answer')\n"
+    )
+    info = tmp_path / "broken_sensor-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-sensor\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[flyball.sensors]\nbroken = broken_sensor:Broken\n")
+    done = flyball("doctor", "--json", "--config", sound, environment={"PYTHONPATH": str(tmp_path)})
+    assert done.stderr == ""
+    power = next(f for f in json.loads(done.stdout)["findings"] if f["id"] == "power-sensor")
+    assert power["severity"] == "ok" or "it does not answer" in power["found"]

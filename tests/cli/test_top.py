@@ -142,6 +142,7 @@ def test_a_reading_that_was_there_is_marked_when_its_sensor_fails() -> None:
         SensorHealth(sensor="thermal", state="failed", reason="cpu-thermal: EIO"),
         SensorHealth(sensor="hwmon", state="stale", reason="no answer for 9 s"),
         SensorHealth(sensor="host", state="ok"),
+        SensorHealth(sensor="jetson", state="ok", reason="VDD_CPU: EAGAIN"),
     )
     left = tuple(r for r in READINGS if r.sensor not in ("thermal", "hwmon", "clocks") and r.quantity != "memory_used")
     lines = shown(frame(changed(readings=left, sensors=health)), 100, 40)
@@ -151,6 +152,7 @@ def test_a_reading_that_was_there_is_marked_when_its_sensor_fails() -> None:
     assert line(lines, "clocks") == "clocks   cpu0 -  gpu -"
     assert line(lines, "cpu").endswith("memory   -") or line(lines, "memory") == "memory   -"
     assert "sensor   thermal failed: cpu-thermal: EIO" in lines
+    assert "sensor   jetson in part: VDD_CPU: EAGAIN" in lines
     assert "sensor   hwmon stale: no answer for 9 s" in lines
 
 
@@ -266,6 +268,16 @@ def test_energy_is_told_in_a_unit_that_fits() -> None:
     for joules, text in ((12.0, "12.0 J"), (12345.0, "12.35 kJ"), (2.5e7, "25.00 MJ")):
         total = EnergyTotal(joules=joules, covered_s=60.0, scope="module", source="VDD_IN")
         assert line(shown(frame(changed(energy=total))), "power").endswith(f"{text} in 60 s")
+
+
+def test_the_trend_gives_way_to_the_energy() -> None:
+    guess = reading("power", "estimated", 12.0, "estimated", "estimated")
+    now = changed(
+        readings=(msgspec.structs.replace(guess, uncertainty=0.6),),
+        energy=EnergyTotal(joules=123456.0, covered_s=5400.0, scope="estimated", source="estimated"),
+    )
+    power = line(shown(frame(now)), "power")
+    assert re.fullmatch(r"power    12\.00 W ±60 % estimated \(estimated\)  \S{13}  123\.46 kJ in 90 min", power), power
 
 
 # -------------------------------------------------------------------------------------------------- hostile names

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from real_daemon import flyball
 
 from flyball.ladder.profile import Profile, load
+from flyball.measure.conditions import children
 
 LADDER = Path(__file__).resolve().parents[2] / "examples/defects/ladder"
 NARROW = {**os.environ, "COLUMNS": "80"}
@@ -98,6 +100,7 @@ def test_arrivals_come_at_the_rate_that_was_given(tmp_path: Path) -> None:
     (rung,) = profile_of(tmp_path).rungs
     assert rung.rate_per_s == 50
     assert rung.errors == 0
+    assert re.search(r"^rung .* per s +rate", done.stdout, re.MULTILINE), "without it nobody knows what was asked"
     assert 60 < rung.inferences < 140, "100 are expected, and ten are one standard deviation"
     assert any("the 99th percentile needs 662" in reason for reason in rung.reasons)
 
@@ -133,13 +136,90 @@ def test_ctrl_c_gives_what_was_measured_marked_as_such(tmp_path: Path) -> None:
         ((LADDER, "--rate", "5"), 2, "--rate is for --scenario server"),
         ((LADDER, "--scenario", "server", "--rate", "90000", "--seconds", "3600"), 2, "more than 10000000 arrivals"),
         ((LADDER, "--json", "/nowhere/p.json"), 2, "/nowhere/p.json: cannot be written"),
+        ((LADDER, "--json", "/proc/p.json"), 2, "/proc/p.json: cannot be written"),
+        ((LADDER, "--html", "/"), 2, "/: cannot be written"),
+        ((LADDER, "--json", "-"), 2, "-: expected the name of a file"),
         ((LADDER, "--scenario", "burst"), 2, "burst"),
+        ((LADDER, "--seconds", "0"), 2, "--seconds"),
+        ((LADDER, "--seconds", "-1"), 2, "--seconds"),
+        ((LADDER, "--seconds", "nan"), 2, "--seconds"),
+        ((LADDER, "--scenario", "server", "--rate", "nan"), 2, "--rate"),
     ],
 )
 def test_wrong_use_is_told_before_anything_is_measured(arguments: tuple[str, ...], code: int, expected: str) -> None:
     done = flyball("bench", *arguments, check=False, env={**NARROW, "COLUMNS": "200"})
     assert done.returncode == code
     assert expected in done.stdout + done.stderr
+
+
+def test_a_worker_that_is_killed_in_the_run_speaks_against_it(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flyball", "bench", LADDER, "--rung", "r56-fp32", "--seconds", "60",
+         "--json", tmp_path / "p.json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    try:
+        assert "r56-fp32: 1 of 1" in process.stderr.readline()
+        time.sleep(14)  # 11.5 s of warming up and idling, and some of the run
+        (worker,) = children(Path("/proc"), process.pid)
+        os.kill(worker, signal.SIGKILL)
+        assert "killed by signal 9" in process.stderr.readline()
+        time.sleep(2)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 130, errors
+    (rung,) = profile_of(tmp_path).rungs
+    assert any("its worker ended during the run" in reason for reason in rung.reasons), rung.reasons
+
+
+def test_files_that_cannot_be_written_are_found_behind_links_too(tmp_path: Path) -> None:
+    (tmp_path / "dangling.json").symlink_to("/nowhere/p.json")
+    (tmp_path / "circle.json").symlink_to("circle.json")
+    (tmp_path / "same.html").symlink_to("p.json")
+    for arguments, expected in (
+        (("--json", tmp_path / "dangling.json"), "dangling.json: cannot be written"),
+        (("--json", tmp_path / "circle.json"), "circle.json: cannot be written"),
+        (("--json", tmp_path / ("x" * 300)), "cannot be written"),
+        (("--json", tmp_path / "p.json", "--html", tmp_path / "same.html"), "--json and --html: both are"),
+    ):
+        done = flyball("bench", LADDER, *arguments, check=False, env={**NARROW, "COLUMNS": "900"})
+        assert done.returncode == 2, done.stderr
+        assert expected in done.stderr
+    assert not (tmp_path / "p.json").exists()
+    assert len(list(tmp_path.iterdir())) == 3, "nothing is left of the attempts"
+
+
+def test_files_are_written_when_nobody_reads_the_table(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flyball", "bench", LADDER, "--rung", "r56-fp32", "--seconds", "0.5",
+         "--json", tmp_path / "p.json", "--html", tmp_path / "p.html"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    errors = process.stderr.read()
+    assert process.wait(60) == 1
+    assert "Traceback" not in errors
+    assert profile_of(tmp_path).rungs[0].latency is not None
+    assert (tmp_path / "p.html").read_text().endswith("</html>\n")
+
+
+def test_memory_that_is_refused_is_a_result_of_the_rung(tmp_path: Path) -> None:
+    """The slots of a ladder are larger than the shell lets any file be, shared memory included."""
+    command = [sys.executable, "-m", "flyball", "bench", LADDER, "--rung", "r64-fp32", "--rung", "r56-fp32",
+               "--seconds", "0.5", "--json", tmp_path / "p.json"]  # fmt: skip
+    done = subprocess.run(
+        ["bash", "-c", 'ulimit -f 256; exec "$@"', "bash", *map(str, command)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1, done.stderr
+    assert ["File too large" in r.error for r in profile_of(tmp_path).rungs] == [True, True]
+    assert "not measured (every rung)" in done.stdout
 
 
 def test_a_rung_that_cannot_be_opened_is_a_result(tmp_path: Path) -> None:

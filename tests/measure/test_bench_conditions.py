@@ -172,6 +172,9 @@ class Sampled:
     def samples(self, quantity: Quantity, name: str, since_s: float) -> Sequence[tuple[float, float]]:
         return [(t_s, value) for t_s, value in self._samples.get((quantity, name), []) if t_s >= since_s]
 
+    def period_s(self, sensor: str) -> float:
+        return 1.0
+
 
 def test_throttling_within_the_run_counts_and_outside_of_it_does_not() -> None:
     quiet: list[tuple[float, float]] = [(float(t), 0.0) for t in range(30)]
@@ -222,3 +225,30 @@ def test_what_happened_since_boot_is_not_of_the_run_and_over_current_is() -> Non
     series |= {("over_current", "oc3"): [(t, 500.0) for t, _ in steady], ("cooling", "thermal-cpufreq-0"): steady}
     reasons = disturbance(Sampled(series), Sampled(series).latest(), 5.0, 25.0).reasons
     assert reasons == ("over_current (oc3) reached 500 1/s", "cooling (thermal-cpufreq-0) reached 1 ratio")
+
+
+def test_a_cooling_device_that_slows_down_tells_for_how_long_and_one_at_rest_tells_nothing() -> None:
+    def cooling(first_s: float, last_s: float) -> Sampled:
+        steps = [(float(t), 0.4 if first_s <= t < last_s else 0.0) for t in range(30)]
+        return Sampled({("cooling", "thermal-cpufreq-0"): steps})
+
+    slowed = disturbance(source := cooling(8, 12), source.latest(), 5.0, 25.0)
+    assert slowed.throttled_s == 4.0
+    assert slowed.reasons == ("cooling (thermal-cpufreq-0) reached 0.4 ratio",)
+    at_rest = disturbance(source := cooling(0, 0), source.latest(), 5.0, 25.0)
+    assert (at_rest.throttled_s, at_rest.reasons) == (None, ()), "the processor may slow itself down without the kernel"
+
+
+@pytest.mark.parametrize("silent", [(8.0, 20.0), (0.0, 15.0), (12.0, 40.0)])
+def test_a_sensor_that_was_silent_for_a_part_of_the_run_does_not_say_that_nothing_throttled(
+    silent: tuple[float, float],
+) -> None:
+    heard = [(float(t), 0.0) for t in range(30) if not silent[0] < t < silent[1]]
+    whole = [(float(t), 0.0) for t in range(30)]
+    source = Sampled({("throttled", "throttled"): heard, ("throttled", "capped"): whole})
+    found = disturbance(source, source.latest(), 5.0, 25.0)
+    assert (found.throttled_s, found.unseen) == (None, ("s",))
+    heard = [(t_s, 1.0 if t_s == 7 or t_s == 22 else 0.0) for t_s, _ in heard]
+    found = disturbance(Sampled({("throttled", "throttled"): heard}), source.latest(), 5.0, 25.0)
+    assert found.throttled_s, "what was seen of it counts"
+    assert found.reasons

@@ -48,6 +48,21 @@ def test_every_rung_is_a_mark_and_none_leaves_the_picture() -> None:
     assert float(big.attrib["r"]) > float(small.attrib["r"]), "more energy is larger"
 
 
+def test_the_scale_of_accuracy_leaves_its_title_room() -> None:
+    scatter = plots(page(profile(rung("big", 14.0, 0.996), rung("small", 0.6, 0.942))))[0]
+    found = [t.text for t in scatter.iter("text") if (t.text or "").endswith("%")]
+    assert "96%" in found
+    assert max(map(len, filter(None, found))) <= 5, "longer ones lie under the title of the axis"
+
+
+def test_energy_has_a_table_of_its_own_that_needs_no_moving_to() -> None:
+    heads = [
+        re.findall(r"<th>(.*?)</th>", table) for table in re.findall(r"<table>.*?</table>", page(profile(*LADDER)))
+    ]
+    assert [len(head) <= 11 for head in heads] == [True, True]
+    assert {"W", "scope", "mJ gross", "mJ net", "FPS/W", "throttled s"} <= set(heads[1])
+
+
 def test_the_bars_begin_at_zero() -> None:
     latency = plots(page(profile(*LADDER)))[1]
     widths = [float(rect.attrib["width"]) for rect in latency.iter("rect")]

@@ -41,6 +41,13 @@ def test_a_profile_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: 
     assert list(tmp_path.iterdir()) == [path], "nothing half-written is left"
 
 
+def test_a_circle_of_links_is_an_error_of_the_system(tmp_path: Path) -> None:
+    path = tmp_path / "profile.json"
+    path.symlink_to(path.name)
+    with pytest.raises(OSError, match=r"profile\.json"):
+        save(profile(rung()), path)
+
+
 def test_others_may_read_it(tmp_path: Path) -> None:
     old = os.umask(0o022)
     try:

@@ -82,6 +82,8 @@ def test_a_sound_run_is_valid() -> None:
         ({"run": loaded(3.0, 60)}, "60 queries; the 90th percentile needs 64 (--seconds 30)"),
         ({"others": 0.12}, "other work took 12% of the processors"),
         ({"others_idle": 0.12}, "other work took 12% of the processors while the idle power was taken"),
+        ({"others": 0.051}, "took 5.1% of the processors; at most 5%"),
+        ({"restarts": 2}, "its worker ended during the run and was started again (2 times)"),
         ({"battery": True}, "battery"),
         ({"limits_dropped": ("the limit dropped",)}, "the limit dropped"),
         ({"disturbance": replace(QUIET, reasons=("throttled for 2 s",))}, "throttled for 2 s"),
@@ -111,6 +113,8 @@ def test_what_cannot_be_seen_is_noted() -> None:
     assert found.valid
     assert len(found.notes) == 2
     assert found.throttled_s is None
+    found = profile_of(RUNG, replace(SOUND, disturbance=replace(QUIET, throttled_s=None, unseen=("raspberry",))))
+    assert found.notes == ("raspberry did not answer all through the run: throttling may have been missed",)
 
 
 # -------------------------------------------------------------------------------------------------------- latency

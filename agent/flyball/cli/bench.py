@@ -8,10 +8,12 @@ The exit code says whether the figures may be used: 0 only when every rung that 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -19,28 +21,17 @@ from typing import Annotated
 import typer
 import uvloop
 from rich.progress import BarColumn, Progress, TextColumn
-from rich.text import Text
 
 from flyball import __version__
 from flyball.cli import INTERRUPTED
-from flyball.cli.terminal import (
-    Cell,
-    ConfigOption,
-    configuration,
-    duration,
-    err,
-    mebibytes,
-    milliseconds,
-    out,
-    percent,
-    print_table,
-)
+from flyball.cli.bench_tables import show
+from flyball.cli.terminal import ConfigOption, configuration, duration, err, out
 from flyball.clock import SystemClock, wall_is_synchronized
 from flyball.config import Config
 from flyball.engine.devices import list_devices
 from flyball.events import Events
 from flyball.ladder.manifest import LadderFolder, Rung, load
-from flyball.ladder.profile import Energy, Profile, RungProfile, Setup, content_hash, encode, write
+from flyball.ladder.profile import Profile, Setup, content_hash, encode, write
 from flyball.ladder.store import Store
 from flyball.measure.bench import Bench, Plan, Surroundings, runnable
 from flyball.measure.conditions import machine
@@ -85,6 +76,9 @@ def bench(
 
     Example: flyball bench examples/defects/ladder --json profile.json --html profile.html
     """
+    for name, value in (("--seconds", run_s), ("--rate", rate)):
+        if value is not None and not math.isfinite(value):  # older typers let "nan" pass a range
+            raise typer.BadParameter(f"{name}: expected a number, found {value}")
     if rate is not None and scenario is not ScenarioName.server:
         raise typer.BadParameter("--rate is for --scenario server")
     if rate is not None and rate * run_s > MOST_ARRIVALS:
@@ -92,32 +86,55 @@ def bench(
     for file in (json_file, html_file):
         if file is not None:
             _refuse_early(file)
-    if json_file is not None and html_file is not None and json_file.absolute() == html_file.absolute():
+    if json_file is not None and html_file is not None and json_file.resolve() == html_file.resolve():
         raise typer.BadParameter(f"--json and --html: both are {json_file}")
     settings = configuration(config)
     folder = _found(ladder, settings)
     rungs = _chosen(folder, rung or [])
     plan = Plan(scenario=scenario.value, seconds=run_s, rate_per_s=rate)
     profile, interrupted = uvloop.run(_measure(folder, rungs, settings, plan))
-    _show(profile)  # first: whatever becomes of the files, minutes of measuring are not lost
-    unwritten = False
-    for file, content in ((json_file, encode(profile)), (html_file, page(profile).encode())):
-        if file is None:
-            continue
-        try:
-            write(file, content)
-            out.print(f"written: {file}", soft_wrap=True)
-        except OSError as error:
-            unwritten = True
-            err.print(f"{file}: not written: {error.strerror}", soft_wrap=True)
+    written: list[str] = []
+    unwritten: list[str] = []
+    try:  # first, whatever becomes of the table: its reader may have gone (`| head`), the disk below it be full
+        for file, content in ((json_file, encode), (html_file, _encoded_page)):
+            if file is not None:
+                _save(file, content(profile), written, unwritten)
+    finally:  # whatever becomes of the files, minutes of measuring are not lost
+        show(profile)
+    for line in written:
+        out.print(line, soft_wrap=True)
+    for line in unwritten:
+        err.print(line, soft_wrap=True)
     raise typer.Exit(INTERRUPTED if interrupted else 0 if profile.valid and not unwritten else 1)
+
+
+def _encoded_page(profile: Profile) -> bytes:
+    return page(profile).encode()
+
+
+def _save(file: Path, content: bytes, written: list[str], unwritten: list[str]) -> None:
+    try:
+        write(file, content)
+    except OSError as error:
+        unwritten.append(f"{file}: not written: {error.strerror}")
+    else:
+        written.append(f"written: {file}")
 
 
 def _refuse_early(file: Path) -> None:
     """Before minutes are spent on what could not be written down."""
     if str(file) == "-":
         raise typer.BadParameter("-: expected the name of a file; the table goes to the terminal")
-    if file.is_dir() or not os.access(file.absolute().parent, os.W_OK):
+    try:
+        place = file.resolve()  # as `write` does: what a link names is written
+        if place.exists() and not place.is_file():
+            possible = not place.is_dir() and os.access(place, os.W_OK)  # a device, a pipe
+        else:
+            with tempfile.NamedTemporaryFile(dir=place.parent, prefix=f".{place.name[:100]}-"):
+                possible = True
+    except (OSError, RuntimeError):  # RuntimeError: links in a circle
+        possible = False
+    if not possible:
         raise typer.BadParameter(f"{file}: cannot be written: expected a file in a folder that is there and writable")
 
 
@@ -214,77 +231,3 @@ class _Progress:
         done_s += done * self._rung_s
         left = duration(self._rung_s * len(self._rungs) - done_s)
         self._bar.update(self._task, description=f"{rung}: {phase}", completed=done_s, left=left, refresh=True)
-
-
-# -------------------------------------------------------------------------------------------------------- showing
-
-
-def _show(profile: Profile) -> None:
-    what = f"{profile.ladder} {profile.version} on {profile.machine.board}"
-    out.print(Text.assemble((what, "bold"), f": {profile.scenario}, {profile.seconds:g} s a rung"), soft_wrap=True)
-    out.print(f"input: {profile.inputs}", soft_wrap=True)
-    shown = [r for r in profile.rungs if not r.skipped]
-    bound = next((r.early_stopping for r in shown if r.early_stopping is not None), None)
-    named = f"p{bound.percentile * 100:g} at most" if bound is not None else "bound"
-    columns: Sequence[str] = ("!rung", "valid", "?>accuracy", ">p50 ms", "?>p90 ms", ">p99 ms", f"?>{named}", ">per s",
-                              "?>memory", "?>load ms")  # fmt: skip
-    print_table(columns, [_speed(r) for r in shown])
-    spent = [(r.name, r.energy) for r in shown if r.energy is not None]
-    if spent:
-        out.print()
-        columns = ("!rung", "power is", ">W", "?>idle W", ">mJ gross", ">mJ net", "?>FPS/W")
-        print_table(columns, [_cost(name, energy) for name, energy in spent])
-    lines = list(_remarks(profile.rungs))
-    if lines:
-        out.print()
-    for line in lines:
-        out.print(line, soft_wrap=True)
-
-
-def _speed(rung: RungProfile) -> tuple[Cell, ...]:
-    valid = Text("yes", "green") if rung.valid else Text("no", "red")
-    found, early = rung.latency, rung.early_stopping
-    bound = early.estimate_ms if early is not None else None
-    latencies = (found.p50_ms, found.p90_ms, found.p99_ms, bound) if found is not None else (None,) * 4
-    return (rung.name, valid, percent(rung.accuracy), *map(_ms, latencies), _figure(rung.throughput_per_s),
-            mebibytes(rung.rss_bytes), milliseconds(rung.load_s))  # fmt: skip
-
-
-def _cost(name: str, energy: Energy) -> tuple[Cell, ...]:
-    return (
-        name,
-        energy.scope,
-        _uncertain(energy.power_w, energy.uncertainty),
-        _figure(energy.idle_w),
-        _figure(energy.gross_j * 1e3),
-        "-" if energy.net_j is None else _uncertain(energy.net_j * 1e3, energy.net_uncertainty),
-        _figure(energy.fps_per_watt),
-    )
-
-
-def _remarks(rungs: Sequence[RungProfile]) -> Iterator[Text]:
-    """What speaks against figures and what else to know, each once with the rungs that it is about."""
-    for head, style, texts in (
-        ("not valid", "red", {r.name: r.reasons for r in rungs}),
-        ("not measured", "red", {r.name: (r.error,) for r in rungs if r.error}),
-        ("skipped", "yellow", {r.name: (r.skipped,) for r in rungs if r.skipped}),
-        ("note", "dim", {r.name: r.notes for r in rungs}),
-    ):
-        tried = [r.name for r in rungs if not r.skipped]
-        for text in dict.fromkeys(text for found in texts.values() for text in found):
-            about = [name for name, found in texts.items() if text in found]
-            names = "every rung" if about == tried and len(tried) > 1 else ", ".join(about)
-            yield Text.assemble((head, style), f" ({names}): {text}")
-
-
-def _ms(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}" if value < 100 else f"{value:.0f}"
-
-
-def _figure(value: float | None) -> str:
-    """Three digits, as many as such a figure is good for."""
-    return "-" if value is None else f"{value:#.3g}".rstrip(".") if value < 999.5 else f"{value:.0f}"
-
-
-def _uncertain(value: float, relative: float | None) -> str:
-    return f"{_figure(value)} ± {'?' if relative is None else f'{relative:.0%}'}"

@@ -5,6 +5,7 @@ this machine -> ops.doctor -> table, reasons and commands, or JSON -> exit code.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -40,6 +41,7 @@ def doctor(
     """
     from flyball.ops.doctor import CHECKS, diagnose, exit_code, this_machine, worst
 
+    logging.getLogger("flyball").addHandler(logging.NullHandler())  # a sensor that fails is a finding, told once
     findings = diagnose(this_machine(config), CHECKS)
     if as_json:
         print_json({"worst": worst(findings), "exit_code": exit_code(findings), "findings": findings})

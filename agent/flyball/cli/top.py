@@ -9,6 +9,7 @@ one select(). Changes nothing in the daemon but pins.
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import shutil
@@ -47,6 +48,8 @@ def top(
 
     Example: flyball top --interval 2
     """
+    if not math.isfinite(interval):  # older typers let "nan" pass a range
+        raise typer.BadParameter(f"--interval: expected a number, found {interval}")
     for_s = seconds(for_) if for_ else None
     is_terminal = sys.stdin.isatty() and sys.stdout.isatty() and not out.is_dumb_terminal
     if not (once or is_terminal):

@@ -21,7 +21,7 @@ _BARS = "▁▂▃▄▅▆▇█"
 _LABEL = 9  # cells of what stands before the figures
 _GAUGE = 38  # cells of a bar with its label and figure: two of them in 80 columns
 _BAR = 12
-_TREND = 20  # points of the machine's power
+_TREND, _TREND_LEAST = 20, 3  # points of the machine's power
 _NEAR_C = 10.0  # so far below its limit a temperature is worth a colour
 _UNITS = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
 _HELD: tuple[Quantity, ...] = ("throttled", "alarm", "over_current")
@@ -66,7 +66,7 @@ def machine(frame: Frame, width: int) -> list[tuple[int, Text]]:
     total = total_power(now.readings)
     rails = [_item(found, *item, "{:.2f} W") for item in found.of("power") if item[1] is None or item[1] != total]
     lines = [(2, line) for line in _gauges(found, width)]
-    lines.append((1, _power(frame, total)))
+    lines.append((1, _power(frame, total, width)))
     lines += [(5, _flow("rails", rails, width))] if rails else []
     lines.append((3, _flow("heat", [_heat(found, *item) for item in found.of("temperature")], width)))
     lines.append((6, _flow("clocks", [_clock(found, *item) for item in found.of("frequency")], width)))
@@ -78,6 +78,8 @@ def machine(frame: Frame, width: int) -> list[tuple[int, Text]]:
     for health in now.sensors:
         if health.state in ("failed", "stale"):
             lines.append((3, _labelled("sensor").append(f"{health.sensor} {health.state}: {health.reason}", "red")))
+        elif health.state == "ok" and health.reason:
+            lines.append((5, _labelled("sensor").append(f"{health.sensor} in part: {health.reason}", "yellow")))
     return lines
 
 
@@ -158,14 +160,17 @@ def _clock(found: Found, which: Key, reading: Reading | None) -> Item:
     return reading.value, Text.assemble(f"{which[1]} ", (ghz, "bold"), f"/{limit_hz / 1e9:.2f} GHz")
 
 
-def _power(frame: Frame, total: Reading | None) -> Text:
+def _power(frame: Frame, total: Reading | None, width: int) -> Text:
+    """The trend gives way to the energy, where there is room for that at all."""
     line, energy = _labelled("power"), frame.status.energy
     if total is None:
         return line.append("-  ").append(explain_no_total(frame.status.readings), "dim")
     sure = "" if total.uncertainty is None else f" ±{total.uncertainty * 100:.0f} %"
     line.append(f"{total.value:.2f} W", "bold").append(f"{sure} {total.name} ({total.scope})  ")
-    line.append(trend(list(frame.history.power_w)[-_TREND:]), "cyan")
-    return line if energy is None else line.append(f"  {_energy(energy.joules)} in {duration(energy.covered_s)}")
+    end = "" if energy is None else f"  {_energy(energy.joules)} in {duration(energy.covered_s)}"
+    room = width - line.cell_len - cell_len(end)
+    points = list(frame.history.power_w)[-(min(room, _TREND) if room >= _TREND_LEAST else _TREND) :]
+    return line.append(trend(points), "cyan").append(end)
 
 
 def _energy(joules: float) -> str:

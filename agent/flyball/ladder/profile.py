@@ -8,6 +8,7 @@ What was not measured is null, never 0. Times are in the unit that their name sa
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import tempfile
@@ -177,7 +178,9 @@ def save(profile: Profile, path: Path) -> None:
 def write(path: Path, content: bytes) -> None:
     """Whole or not at all: a reader sees the old file or the new one. What a link names is written, and what is no file
     (a device, a pipe) is written to. Raises OSError."""
-    path = path.resolve()
+    path = Path(os.path.realpath(path))
+    if path.is_symlink():  # of a circle; resolve() raises RuntimeError for one, before Python 3.13
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
     if path.exists() and not path.is_file():
         path.write_bytes(content)
         return

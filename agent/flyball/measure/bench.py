@@ -38,7 +38,7 @@ from flyball.measure.conditions import (
 )
 from flyball.measure.consumption import draw
 from flyball.measure.inputs import inputs
-from flyball.measure.scenario import Load, drive
+from flyball.measure.scenario import MOST_ARRIVALS, Load, drive
 from flyball.measure.verdict import SHORTEST_S, Observed, profile_of, unmeasured
 from flyball.ports import InferRequest
 from flyball.sensing.contract import Roots
@@ -105,14 +105,18 @@ class Bench:
             return unmeasured(rung, skipped=f"none of its accelerators is present: {', '.join(rung.accelerators)}")
         if self._stop.is_set():
             return unmeasured(rung, error=_INTERRUPTED)
-        runner = LadderRunner(_alone(self._folder, rung), self._config, Standby(0), Events(), self._around.clock)
+        try:
+            return await self._measure_alone(rung)
+        except (FlyballError, OSError) as error:  # OSError: no descriptor, no memory for slots
+            return unmeasured(rung, error=str(error))
+
+    async def _measure_alone(self, rung: Rung) -> RungProfile:
         self._done_s = 0.0
         self._tell(rung.name, "opening", 0.0)
+        runner = LadderRunner(_alone(self._folder, rung), self._config, Standby(0), Events(), self._around.clock)
         try:
             await self._unless_stopped(runner.start(rung.name))
             return await self._measure_open(runner, rung)
-        except FlyballError as error:
-            return unmeasured(rung, error=str(error))
         finally:
             await runner.close()
 
@@ -132,7 +136,7 @@ class Bench:
             raise UnavailableError(_INTERRUPTED)
         rate_per_s = self._rate_per_s(warm)
         limits, known = frequency_limits(around.roots), tuple(around.source.latest())
-        before = processor_time(proc, pid)
+        before, restarts = processor_time(proc, pid), runner.totals().worker_restarts
         run = await self._load(runner, rung, "measuring", plan.scenario, plan.seconds, rate_per_s or 0.0)
         others = others_share(before, processor_time(proc, pid))
         peak_rss_bytes = _peak_bytes(around.roots, pid)
@@ -146,6 +150,7 @@ class Bench:
                 scenario=plan.scenario,
                 seconds=plan.seconds,
                 run=run,
+                restarts=sum(runner.totals().worker_restarts.values()) - sum(restarts.values()),
                 interrupted=self._stop.is_set() and run.duration_s < plan.seconds,
                 load_s=status.load_s,
                 rss_bytes=status.rss_bytes,
@@ -168,7 +173,8 @@ class Bench:
         if self._plan.rate_per_s is None and not warm.inferences:
             why = next(iter(warm.errors), "no answer came in time")
             raise UnavailableError(f"no rate can be found, since nothing was answered in the warm-up: {why}")
-        return self._plan.rate_per_s or _SERVER_SHARE * warm.per_s
+        found = min(_SERVER_SHARE * warm.per_s, MOST_ARRIVALS / self._plan.seconds * 0.99)
+        return self._plan.rate_per_s or found
 
     async def _load(
         self, runner: LadderRunner, rung: Rung, phase: str, scenario: Scenario, seconds: float, rate_per_s: float = 0.0

@@ -10,6 +10,7 @@ Reads only, and looks at no process but Flyball's own. What cannot be read is No
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +23,7 @@ from flyball.sensing.alarms import OVER_CURRENT_PER_S, SINCE_BOOT, SLOWING
 from flyball.sensing.board import identify
 from flyball.sensing.contract import Roots
 from flyball.sensing.energy import PowerSource
+from flyball.sensing.sampler import stale_after_s
 from flyball.sensing.sysfs import optional_text
 
 OTHERS_MOST = 0.05  # of all processors' time: more, and it was not the rung alone that was measured
@@ -156,44 +158,65 @@ def dropped(before: Mapping[str, float], after: Mapping[str, float]) -> list[str
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disturbance:
-    """What the sensors saw in a window of time. `throttled_s` is None when nothing here tells of throttling."""
+    """What the sensors saw in a window of time. `throttled_s` is None when nothing here tells of throttling all through
+    it; `unseen` then names the sensors that told only of a part."""
 
     throttled_s: float | None
     temperature_max_c: float | None
     reasons: tuple[str, ...]
+    unseen: tuple[str, ...] = ()
 
 
 def disturbance(source: PowerSource, known: Sequence[Reading], start_s: float, end_s: float) -> Disturbance:
     """`known`: the readings of before and after, which name what there is to look for."""
     quantities: tuple[Quantity, ...] = (*_FLAGS, *_LIMITED, "frequency_limit", "temperature")
-    names = {q: sorted({r.name for r in known if r.quantity == q and _of_now(r)}) for q in quantities}
+    sensors = {q: {r.name: r.sensor for r in known if r.quantity == q and _of_now(r)} for q in quantities}
+
+    def within(quantity: Quantity, name: str) -> list[tuple[float, float]]:
+        return [(t_s, value) for t_s, value in source.samples(quantity, name, start_s) if t_s <= end_s]
+
     reasons: list[str] = []
-    throttled_s: float | None = None
+    throttled_s: list[float] = []
+    unseen: dict[str, None] = {}
     for quantity in _FLAGS:
-        for name in names[quantity]:
-            samples = [(t_s, value) for t_s, value in source.samples(quantity, name, start_s) if t_s <= end_s]
+        for name, sensor in sorted(sensors[quantity].items()):
+            samples = within(quantity, name)
             up_s = flagged_s(samples, end_s)
             if up_s is not None:
                 reasons.append(f"{quantity} ({name}) for {up_s:.1f} s of the run")
-            if quantity == "throttled" and samples:
-                throttled_s = max(throttled_s or 0.0, up_s or 0.0)
+            if quantity != "throttled":
+                continue
+            if up_s is not None or seen_whole(source.period_s(sensor), samples, start_s, end_s):
+                throttled_s.append(up_s or 0.0)
+            else:
+                unseen[sensor] = None
     for quantity, limit in _LIMITED.items():
-        for name in names[quantity]:
-            values = [v for t_s, v in source.samples(quantity, name, start_s) if t_s <= end_s]
-            if values and max(values) >= limit:
-                reasons.append(f"{quantity} ({name}) reached {max(values):g} {UNITS[quantity]}")
-    for name in names["frequency_limit"]:
-        values = [v for t_s, v in source.samples("frequency_limit", name, start_s) if t_s <= end_s]
+        for name in sorted(sensors[quantity]):
+            samples = within(quantity, name)
+            highest = max((value for _, value in samples), default=0.0)
+            if samples and highest >= limit:
+                reasons.append(f"{quantity} ({name}) reached {highest:g} {UNITS[quantity]}")
+            if quantity == "cooling":  # it tells that the kernel slows something down, not that nothing else does
+                up_s = flagged_s([(t_s, float(value >= limit)) for t_s, value in samples], end_s)
+                throttled_s += [up_s] if up_s is not None else []
+    for name in sorted(sensors["frequency_limit"]):
+        values = [value for _, value in within("frequency_limit", name)]
         if values:
             reasons += dropped({name: values[0]}, {name: min(values)})
-    hottest = [
-        v for name in names["temperature"] for t_s, v in source.samples("temperature", name, start_s) if t_s <= end_s
-    ]
+    hottest = [value for name in sensors["temperature"] for _, value in within("temperature", name)]
+    known_s = max(throttled_s, default=None)
     return Disturbance(
-        throttled_s=throttled_s,
+        throttled_s=None if unseen and not known_s else known_s,
         temperature_max_c=max(hottest, default=None),
         reasons=tuple(reasons),
+        unseen=tuple(unseen),
     )
+
+
+def seen_whole(period_s: float, samples: Sequence[tuple[float, float]], start_s: float, end_s: float) -> bool:
+    """Whether a sensor with this period answered from start to end, and was never silent for so long as to be stale."""
+    times_s = [start_s, *(t_s for t_s, _ in samples), end_s]
+    return bool(samples) and max(b - a for a, b in itertools.pairwise(times_s)) <= stale_after_s(period_s)
 
 
 def _of_now(reading: Reading) -> bool:

@@ -13,6 +13,10 @@ from html import escape
 from flyball.ladder.profile import Profile, RungProfile
 from flyball.plots import STYLE, Bar, Point, bars, scatter
 
+_SPEED = ("rung", "valid", "accuracy", "p50 ms", "p90 ms", "p95 ms", "p99 ms", "bound ms", "per s", "rate", "load s")
+_COST = ("rung", "memory MiB", "peak MiB", "°C max", "throttled s", "W", "scope", "idle W", "mJ gross", "mJ net",
+         "FPS/W")  # fmt: skip
+
 
 def page(profile: Profile) -> str:
     shown = [rung for rung in profile.rungs if rung.latency is not None]
@@ -23,10 +27,11 @@ def page(profile: Profile) -> str:
         f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>",
         f'<h1>{escape(title)}</h1><p class="dim">{escape(_conditions(profile))}</p>',
         *_banner(profile),
-        f'<div class="wide">{_table(profile)}</div>',
+        _table(_SPEED, [_speed(rung) for rung in profile.rungs]),
     ]
     if shown:
         parts += [*_pareto(shown), *_spread(shown), *_energy(shown)]
+        parts += ["<h2>Memory, heat, power</h2>", _table(_COST, [_cost(rung) for rung in shown])]
     parts += _notes(profile)
     return "\n".join([*parts, "</body></html>\n"])
 
@@ -73,34 +78,44 @@ def _banner(profile: Profile) -> list[str]:
             "its figures are shown faded, and what speaks against them stands below.</p>"]  # fmt: skip
 
 
-def _table(profile: Profile) -> str:
-    heads = ("rung", "valid", "accuracy", "p50 ms", "p90 ms", "p95 ms", "p99 ms", "bound ms", "per s", "load s",
-             "memory MiB", "peak MiB", "W", "scope", "mJ gross", "mJ net", "FPS/W", "throttled s",
-             "°C max")  # fmt: skip
-    rows = "".join(f"<tr>{''.join(_cells(rung))}</tr>" for rung in profile.rungs)
-    return f"<table><thead><tr>{''.join(f'<th>{h}</th>' for h in heads)}</tr></thead><tbody>{rows}</tbody></table>"
+def _table(heads: Sequence[str], rows: Sequence[str]) -> str:
+    head = "".join(f"<th>{title}</th>" for title in heads)
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
 
 
-def _cells(rung: RungProfile) -> list[str]:
-    at, early, spent = rung.latency, rung.early_stopping, rung.energy
+def _speed(rung: RungProfile) -> str:
+    at, early = rung.latency, rung.early_stopping
     state = "skipped" if rung.skipped else "yes" if rung.valid else "no"
     figures = [
         None if rung.accuracy is None else f"{rung.accuracy:.2%}",
         *(_ms(value) for value in ((at.p50_ms, at.p90_ms, at.p95_ms, at.p99_ms) if at else (None,) * 4)),
         _ms(early.estimate_ms if early else None),
         _short(rung.throughput_per_s),
+        _short(rung.rate_per_s),
         _short(rung.load_s),
+    ]
+    return _row([f"<td>{escape(rung.name)}</td>", f'<td class="{state}">{state}</td>'], figures)
+
+
+def _cost(rung: RungProfile) -> str:
+    spent = rung.energy
+    figures = [
         *(_short(None if size is None else size / (1 << 20)) for size in (rung.rss_bytes, rung.peak_rss_bytes)),
+        _short(rung.temperature_max_c),
+        _short(rung.throttled_s),
         uncertain(spent.power_w, spent.uncertainty) if spent else None,
         spent.scope if spent else None,
+        _short(spent.idle_w) if spent else None,
         _short(spent.gross_j * 1e3) if spent else None,
         uncertain(spent.net_j * 1e3, spent.net_uncertainty) if spent and spent.net_j is not None else None,
         _short(spent.fps_per_watt) if spent else None,
-        _short(rung.throttled_s),
-        _short(rung.temperature_max_c),
     ]
-    cells = [f"<td>{escape(rung.name)}</td>", f'<td class="{state}">{state}</td>']
-    return cells + [f"<td>{'-' if figure is None else escape(figure)}</td>" for figure in figures]
+    return _row([f"<td>{escape(rung.name)}</td>"], figures)
+
+
+def _row(cells: Sequence[str], figures: Sequence[str | None]) -> str:
+    rest = "".join(f"<td>{'-' if figure is None else escape(figure)}</td>" for figure in figures)
+    return f"<tr>{''.join(cells)}{rest}</tr>"
 
 
 def _pareto(rungs: Sequence[RungProfile]) -> list[str]:
@@ -122,7 +137,8 @@ def _pareto(rungs: Sequence[RungProfile]) -> list[str]:
         for r in rated
         if r.latency is not None and r.latency.p50_ms > 0 and r.accuracy is not None
     ]
-    return _figure("Accuracy, latency, energy", scatter(points, "median latency, ms", "accuracy", lambda v: f"{v:.2%}"),
+    plot = scatter(points, "median latency, ms", "accuracy", lambda v: f"{v * 100:.5g}%")
+    return _figure("Accuracy, latency, energy", plot,
                    "The larger the mark, the more energy an inference takes. Joined by the line: rungs that no other "
                    "one beats in accuracy, median latency and energy together.")  # fmt: skip
 

@@ -30,6 +30,7 @@ class Observed:
     scenario: Scenario
     seconds: float  # asked for
     run: Load
+    restarts: int = 0  # of the worker, during the run
     interrupted: bool
     load_s: float | None
     rss_bytes: int | None
@@ -67,7 +68,9 @@ def profile_of(rung: Rung, seen: Observed) -> RungProfile:
     if seen.others is None:
         notes.append("not known whether other work ran beside it")
     if seen.disturbance.throttled_s is None:
-        notes.append(_NO_TELLING)
+        silent = ", ".join(seen.disturbance.unseen)
+        missed = f"{silent} did not answer all through the run: throttling may have been missed"
+        notes.append(missed if silent else _NO_TELLING)
     reasons = against(seen, early)
     return RungProfile(
         name=rung.name,
@@ -113,10 +116,14 @@ def against(seen: Observed, early: EarlyStopping | None) -> list[str]:
     if run.errors:
         text, _ = run.errors.most_common(1)[0]
         reasons.append(f"{run.errors.total()} inferences failed: {text}")
+    if seen.restarts:
+        reasons.append(f"its worker ended during the run and was started again ({seen.restarts} times)")
     reasons += dict.fromkeys([*seen.disturbance.reasons, *seen.limits_dropped])
     for share, when in ((seen.others, ""), (seen.others_idle, " while the idle power was taken")):
         if share is not None and share > OTHERS_MOST:
-            reasons.append(f"other work took {share:.0%} of the processors{when}; at most {OTHERS_MOST:.0%} may be")
+            reasons.append(
+                f"other work took {share * 100:.3g}% of the processors{when}; at most {OTHERS_MOST:.0%} may be"
+            )
     if seen.battery:
         reasons.append("the machine runs from its battery, which may hold its clocks down")
     return reasons
