@@ -83,7 +83,7 @@ def compare(
     models = models_of(curves)
     board = msgspec.structs.replace(profiles.COOLED, cpus=curves.cpus)
     points = []
-    with rig() as live:
+    with rig(quick=True) as live:
         for number, level in enumerate(levels):
             for rung in (name for name in rungs if name in models):
                 if not quiet:

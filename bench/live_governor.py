@@ -2,8 +2,8 @@
 
 The real daemon with the ladder of examples/defects; pictures at random, 20 a second; three burners for every core come
 and go. The same arrivals and burners for the governor, for the three strongest rungs each held throughout, and so for
-no governor (the top rung). The deadline is twice the top rung's p95 at rest, and 5 % may be late; by the daemon's own
-figure, from the request read to the answer ready: what the sender and HTTP add is left out.
+no governor (the top rung). The deadline is twice the top rung's p95 at rest under these arrivals, and 5 % may be late;
+by the daemon's own figure, from the request read to the answer ready: what the sender and HTTP add is left out.
 
 recovery_s                 burners come: until no more than 5 % of two seconds' requests are late; they go: until the
                            rung from before answers again; the median of each, the longer of the two
@@ -36,9 +36,9 @@ def main() -> int:
     if missing(LADDER / FILE_NAME):
         return 2
     cores = os.cpu_count() or 1
-    phases = (3.0, 4.0, 3.0) if options.quick else (10.0, 12.0, 12.0, 12.0, 12.0)
-    plan = Plan(phases_s=phases, rate_per_s=20.0, cores=cores, calm_s=2.0 if options.quick else 4.0)
-    with rig() as live:
+    phases = (2.0, 5.0, 2.0) if options.quick else (15.0, 30.0, 30.0, 30.0, 30.0)
+    plan = Plan(phases_s=phases, rate_per_s=20.0, cores=cores, calm_s=1.0 if options.quick else 4.0)
+    with rig(quick=options.quick) as live:
         held = live.rungs[: 2 if options.quick else HELD]
         found: dict[str, list[Asked]] = {}
         for policy in (GOVERNED, *held):

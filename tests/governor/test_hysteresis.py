@@ -29,6 +29,24 @@ def climb(own: LadderState, now_s: float, target: Outlook = A, here: Outlook = B
     return hysteresis.climb(LADDER, own, here, target, RULES, "accuracy-first", now_s)
 
 
+def test_a_quicker_rung_that_brings_more_answers_in_time_is_taken_as_soon_as_a_breach_would_be() -> None:
+    rules = Rules(down_windows=2, up_windows=5)
+    here, quicker = outlook(1, 0.8), outlook(2, 0.7)
+    here.missed, quicker.missed, quicker.work_s = 0.4, 0.0, 0.001
+    own, taken = LadderState(), []
+    for now_s in (100.0, 101.0, 102.0):
+        verdict, own = hysteresis.climb(LADDER, own, here, quicker, rules, "accuracy-first", now_s)
+        taken.append((verdict.action, verdict.target))
+    assert taken == [("stay", ""), ("down", "c"), ("down", "c")]
+    own, above = LadderState(), outlook(0, 0.9)
+    above.missed, above.work_s = 0.0, 0.001  # as quick, but a step up
+    streak = []
+    for now_s in range(100, 105):
+        verdict, own = hysteresis.climb(LADDER, own, here, above, rules, "accuracy-first", float(now_s))
+        streak.append(verdict.action)
+    assert streak == ["stay"] * 4 + ["up"]
+
+
 # ------------------------------------------------------------------------------------------------ down
 
 

@@ -246,10 +246,11 @@ def measure(
     return limit_s, rate_hz
 
 
-def set_limit(client: Client, home: Path, limit_s: float) -> None:
+def set_limit(client: Client, home: Path, limit_s: float, quantile: float = 0.95) -> None:
     """Writes the limit beside the configuration and has the daemon read it again, as an operator would."""
     (home / "conf.d").mkdir()
-    (home / "conf.d/limit.toml").write_text(f"[governor.limits]\nlatency_p95_ms = {limit_s * 1e3:.3f}\n")
+    limits = f"[governor.limits]\ndeadline_ms = {limit_s * 1e3:.3f}\nquantile = {quantile:g}\n"
+    (home / "conf.d/limit.toml").write_text(limits)
     problems = client.reload().problems
     if problems:
         raise ControlError("the daemon did not take the limit: " + "; ".join(problems))

@@ -8,6 +8,7 @@ a row of periods in which that looked safe, and only when the gain outweighs the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import msgspec
@@ -84,12 +85,15 @@ def down(
 def climb(
     ladder: LadderView, own: LadderState, here: Outlook, target: Outlook, rules: Rules, mode: Mode, now_s: float
 ) -> tuple[Verdict, LadderState]:
-    """A change for the better that nothing forces."""
+    """A change for the better that nothing forces. To a quicker rung, for more answers in time, there is nothing to
+    wait for: it is asked for in as few periods as a limit that is broken."""
     name = target.rung.name
     streak = min(own.streak + 1, LONGEST_STREAK) if own.streak_for == name else 1
     own = msgspec.structs.replace(own, streak=streak, streak_for=name)
-    if streak < rules.up_windows:
-        text = f"{expected(target, ladder)}; safe in {streak} of {rules.up_windows} periods"
+    quicker = target.index > here.index and (target.work_s or math.inf) < (here.work_s or 0.0)
+    needed = rules.down_windows if quicker else rules.up_windows
+    if streak < needed:
+        text = f"{expected(target, ladder)}; safe in {streak} of {needed} periods"
         return Verdict(reason=text, binding=CLIMB), own
     if now_s - own.since_s < rules.dwell_s:
         return Verdict(reason=f"{expected(target, ladder)}; {dwelling(own, rules, now_s)}", binding="dwell"), own

@@ -7,7 +7,7 @@ A rung is predicted from its own slow-down at the present contention, never from
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import sqrt
 
 import msgspec
@@ -15,7 +15,7 @@ import msgspec
 from flyball.governor import estimator, memory, thermal
 from flyball.governor.constraints import duration
 from flyball.governor.estimator import unseen
-from flyball.governor.perception import clock_share, key
+from flyball.governor.perception import clock_share, keys
 from flyball.governor.state import LadderState, State
 from flyball.governor.values import Constraint, LadderView, Rung, View
 
@@ -105,8 +105,9 @@ def outlooks(ladder: LadderView, own: LadderState, around: Scene) -> list[Outloo
     least_spread = CONTENDED_SPREAD if contention >= CONTENDED else 0.0
     # Kingman: the wait grows with the mean of both variations, of the arrivals and of the work.
     evenness = min(1.0, max(EVENNESS * own.dispersion, LEAST_EVEN))
-    slows = _slow_downs(ladder.rungs, own)
-    seen = _seen_here(ladder.rungs, slows, around) if contention >= CONTENDED else ()
+    slows = [own.slow.get(of) for of in keys(ladder.rungs)] if own.slow else ()
+    # Between two others lies something, beside one nothing.
+    seen = _seen_here(ladder.rungs, slows, around) if contention >= CONTENDED and len(own.slow) > 1 else ()
     rests, left, index, found = own.rests, own.left, -1, []
     for rung in ladder.rungs:
         index += 1
@@ -121,7 +122,7 @@ def outlooks(ladder: LadderView, own: LadderState, around: Scene) -> list[Outloo
         if work_s is None:
             found.append(Outlook(rung, index, None, 0.0, 0.0, 0.0, None, barred, held, share))
             continue
-        slow = slows.get(index)
+        slow = slows[index] if slows else None
         spread = guess = None
         if len(seen) > 1 and (slow is None or not estimator.is_known(slow, contention)):
             guess = estimator.between(work_s, seen)
@@ -150,30 +151,14 @@ def outlooks(ladder: LadderView, own: LadderState, around: Scene) -> list[Outloo
     return found
 
 
-def _slow_downs(rungs: Sequence[Rung], own: LadderState) -> dict[int, estimator.SlowDown]:
-    """By the rung's index, of those that ran: few of many."""
-    if not own.slow:
-        return {}
-    found, learnt, index = {}, own.slow, -1
-    for rung in rungs:
-        index += 1
-        slow = learnt.get(key(rung))
-        if slow is not None:
-            found[index] = slow
-    return found
-
-
 def _seen_here(
-    rungs: Sequence[Rung], slows: Mapping[int, estimator.SlowDown], around: Scene
+    rungs: Sequence[Rung], slows: Sequence[estimator.SlowDown | None], around: Scene
 ) -> Sequence[tuple[float, float]]:
     """Work and factor of the rungs that ran at about this contention."""
-    if len(slows) < 2:
-        return ()  # nothing lies between one
     found = []
-    for index, slow in slows.items():
-        work_s = rungs[index].work_s
-        if work_s is not None and estimator.is_known(slow, around.contention):
-            found.append((work_s, estimator.predict(slow, work_s, around.contention, around.now_s)[0]))
+    for rung, slow in zip(rungs, slows, strict=True):
+        if slow is not None and rung.work_s is not None and estimator.is_known(slow, around.contention):
+            found.append((rung.work_s, estimator.predict(slow, rung.work_s, around.contention, around.now_s)[0]))
     return found
 
 

@@ -8,7 +8,7 @@ Decides nothing. Pure.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -35,6 +35,11 @@ FEW = 3  # answers of which the spread says something
 def key(rung: Rung) -> str:
     """Of a rung's slow-down: the same rung on another accelerator is another thing."""
     return f"{rung.name}@{rung.accelerator}"
+
+
+def keys(rungs: Sequence[Rung]) -> list[str]:
+    """The same of a row of rungs: asked of every rung in every period."""
+    return [f"{rung.name}@{rung.accelerator}" for rung in rungs]
 
 
 def perceive(view: View, rules: Rules, state: State) -> State:

@@ -170,7 +170,7 @@ def _verdict(
         if not pin.force and lost:
             verdict = bereft(party, now_s, rules, lost, verdict)
         return verdict, _still(own)
-    breaking = [c for c in hysteresis.ripe(own, broken, rules) if not _easing(c, around, party)]
+    breaking = [c for c in hysteresis.ripe(own, broken, rules) if not _easing(c, around, party)] if broken else ()
     if breaking:
         why = "; ".join(hysteresis.counted(c, own, rules, now_s) for c in breaking)
         foreseen = here.foreseen is not None
