@@ -300,6 +300,14 @@ HASTY = Rules(dwell_s=0, climb_backoff_s=0, climb_backoff_max_s=0, up_windows=1,
 )  # fmt: skip
 @example([(True, 3, True, 25.0, 1.0), (False, 12, True, 25.0, 3.0)] * 60, Rules())
 @example([(True, 2, True, 25.0, 3.0), (False, 3, True, 25.0, 1.0)] * 300, HASTY)
+@example(  # a variance that rounding took just below 0
+    [
+        (False, 1, False, 20.0, 1.0), (False, 20, False, 20.0, 3.0), (True, 77, True, 20.0, 1.0),
+        (False, 1, False, 20.0, 1.0), (False, 20, True, 20.0, 1.0), (False, 75, True, 20.0, 1.0),
+        (False, 2, False, 20.0, 1.0), (True, 31, True, 20.0, 1.0), (False, 1, True, 20.0, 1.0),
+    ],
+    Rules(),
+)  # fmt: skip
 def test_changes_are_bounded_whatever_the_load_does(
     episodes: list[tuple[bool, int, bool, float, float]], rules: Rules
 ) -> None:

@@ -82,7 +82,7 @@ def observe(
         step = gain * innovation
         adapted = max(NOISE_FLOOR, FORGETTING * noise + (1.0 - FORGETTING) * step * step)
         if weight >= 0.2 or known[index] is not None:  # a sample at the far end of a span says little about the other
-            known[index] = Level(max(mean + step, 0.01), (1.0 - gain * weight) * p, adapted, now_s)
+            known[index] = Level(max(mean + step, 0.01), max(1.0 - gain * weight, 0.0) * p, adapted, now_s)
     spreads = slow.spreads
     if spread is not None:
         nearest = low if share < 0.5 else low + 1
