@@ -12,6 +12,7 @@ reading. No request names a timeout: that would let it pick its own rung.
 
 from __future__ import annotations
 
+import dataclasses
 import queue
 import random
 import statistics
@@ -44,6 +45,7 @@ LOOKS = 5  # at rest: the median of their p95 counts
 PROFILE_S = 3.0  # of every rung
 ALLOWED = 0.05
 SENDERS = 16
+JOIN_S = 60.0  # every sender, for what a rung that is too slow has left over
 PICTURES = 400
 
 
@@ -94,7 +96,7 @@ class Asked:
 
 
 class Rig:
-    """The daemon with the ladder of examples/defects, and the pictures."""
+    """The daemon with one ladder, and the pictures."""
 
     def __init__(
         self, client: Client, home: Path, folder: LadderFolder, rate_per_s: float, quantile: float, looks: int
@@ -139,8 +141,8 @@ class Rig:
         for _ in senders:
             due.put(None)
         for thread in (*senders, burning):
-            thread.join(60)
-        return sorted(found, key=lambda asked: asked.due_s)
+            thread.join(JOIN_S)
+        return complete(plan, found)
 
     def _send(self, due: queue.SimpleQueue[tuple[float, Picture] | None], found: list[Asked], began_s: float) -> None:
         with Client(self._socket) as client:
@@ -158,6 +160,14 @@ def asked_of(sample: Sample, due_s: float, began_s: float) -> Asked:
         rung=sample.rung,
         right=sample.right,
     )
+
+
+def complete(plan: Plan, found: Sequence[Asked]) -> list[Asked]:
+    """One for every arrival of the plan, in order. What has not ended yet was not answered: left out, it would be to
+    the good of the rung that is too slow."""
+    ended = {asked.due_s: asked for asked in tuple(found)}  # a sender may still be at it
+    lost = Asked(due_s=0.0, latency_s=None, since_due_s=None, rung="", right=False)
+    return [ended.get(at_s) or dataclasses.replace(lost, due_s=at_s) for at_s in plan.arrivals()]
 
 
 @contextmanager

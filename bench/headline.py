@@ -4,11 +4,11 @@ The real daemon; pictures come at random at 20 a second; three burners for every
 as in the standard trace cpu-bursts (30 to 60 s every 90 to 150). The deadline is twice the top rung's p95 at rest under
 these arrivals. What counts is right answers in time, and the daemon is told so: half of them may be late (`quantile =
 0.5`), and within that the governor takes the rung with the most right answers in time. The oracle is the best rung of
-every phase in hindsight, with nothing lost between: no policy can have it. Only the three strongest rungs are held, to
-bound the time. The governor has the profile of `flyball bench` and has seen one burst before its run, which is not
-scored: a device in the field learns how its rungs fare beside other work once, not every two minutes (--cold leaves the
-burst out). In time is by the daemon's own figure, from the request read to the answer ready; what the sender and HTTP
-add is left out. Two ladders:
+every phase in hindsight, with nothing lost between: no policy that keeps to those rungs can have it. Only the three
+strongest are held, to bound the time. The governor has the profile of `flyball bench` and has seen one burst before its
+run, which is not scored: a device in the field learns how its rungs fare beside other work once, not every two minutes
+(--cold leaves the burst out). In time is by the daemon's own figure, from the request read to the answer ready; what
+the sender and HTTP add is left out. Two ladders:
 
 mobilenets  steps of 10 points and more; no labelled pictures lie here: an answer in time counts as much as its rung's
             measured top-1 says

@@ -58,6 +58,22 @@ def test_what_was_learnt_are_seconds_whatever_work_is_profiled_later(contention:
     assert mean(taught_again, 0.0, 31.0) == pytest.approx(1.2, rel=0.02)
 
 
+def test_what_was_learnt_before_the_work_was_kept_beside_it_is_taken_as_it_is() -> None:
+    """Of a recording that an older Flyball made: its factors are times of whatever is profiled."""
+    slow = taught(3.0, 2.0, 30)
+    plain = msgspec.to_builtins(slow)
+    del plain["work_s"]
+    old = msgspec.convert(plain, SlowDown)
+    assert predict(old, WORK_S / 3.0, 2.0, 30.0) == predict(slow, WORK_S, 2.0, 30.0)
+
+
+@pytest.mark.parametrize("odd", [-1.0, 1e-300, 1e300])
+def test_a_work_that_cannot_be_teaches_nothing_and_breaks_nothing(odd: float) -> None:
+    slow = msgspec.structs.replace(taught(3.0, 2.0, 30), work_s=odd)
+    assert predict(slow, WORK_S, 2.0, 30.0) == predict(SlowDown(), WORK_S, 2.0, 30.0)
+    assert mean(observe(slow, WORK_S, 2.0, 2.0, 1e-4, 30.0), 2.0, 31.0) > 1.0
+
+
 def test_a_jump_is_followed_within_three_samples() -> None:
     slow = taught(1.0, 2.0, 60)
     before = mean(slow, 2.0, 60.0)

@@ -9,7 +9,7 @@ from flyball.governor.constraints import Check
 from flyball.governor.hysteresis import Verdict
 from flyball.governor.outlook import Outlook
 from flyball.governor.state import CLIMBS_PER_HOUR, LadderState
-from flyball.governor.values import LadderView, Limits, Rung
+from flyball.governor.values import LadderView, Limits, Rung, Seen
 
 RULES = Rules()
 LADDER = LadderView(name="x", active="b", rungs=(), limits=Limits(deadline_s=0.02))
@@ -33,11 +33,12 @@ def test_a_quicker_rung_that_brings_more_answers_in_time_is_taken_as_soon_as_a_b
     rules = Rules(down_windows=2, up_windows=5)
     here, quicker = outlook(1, 0.8), outlook(2, 0.7)
     here.missed, quicker.missed, quicker.work_s = 0.4, 0.0, 0.001
-    own, taken = LadderState(), []
+    own, taken = LadderState(climbs_s=tuple(map(float, range(CLIMBS_PER_HOUR)))), []  # it is not rationed
     for now_s in (100.0, 101.0, 102.0):
         verdict, own = hysteresis.climb(LADDER, own, here, quicker, rules, "accuracy-first", now_s)
-        taken.append((verdict.action, verdict.target))
-    assert taken == [("stay", ""), ("down", "c"), ("down", "c")]
+        taken.append((verdict.action, verdict.target, verdict.binding))
+    assert taken == [("stay", "", "headroom"), ("down", "c", "latency"), ("down", "c", "latency")]
+    assert verdict.reason.startswith("40% predicted late; c is predicted to take 1.0 ms")
     own, above = LadderState(), outlook(0, 0.9)
     above.missed, above.work_s = 0.0, 0.001  # as quick, but a step up
     streak = []
@@ -45,6 +46,33 @@ def test_a_quicker_rung_that_brings_more_answers_in_time_is_taken_as_soon_as_a_b
         verdict, own = hysteresis.climb(LADDER, own, here, above, rules, "accuracy-first", float(now_s))
         streak.append(verdict.action)
     assert streak == ["stay"] * 4 + ["up"]
+
+
+def test_a_thriftier_rung_is_a_climb_wherever_it_stands() -> None:
+    rules = Rules(down_windows=2, up_windows=5)
+    here, thrifty = outlook(1, 0.8, joules=1.0), outlook(2, 0.7, joules=0.1)
+    here.missed, thrifty.missed, thrifty.work_s = 0.04, 0.0, 0.001
+    own, found = LadderState(), []
+    for second in range(5):
+        verdict, own = hysteresis.climb(LADDER, own, here, thrifty, rules, "energy-first", 100.0 + second)
+        found.append((verdict.action, verdict.binding))
+    assert found == [("stay", "headroom")] * 4 + [("down", "headroom")]
+
+
+@pytest.mark.parametrize(
+    ("late", "mode", "expected"),
+    [
+        (None, "accuracy-first", False),
+        (0.15, "accuracy-first", False),  # 0.68 in time here, 0.70 there
+        (0.5, "accuracy-first", True),
+        (0.5, "throughput-first", False),
+    ],
+)
+def test_many_more_in_time_are_told_by_the_newest_answers(late: float | None, mode: str, expected: bool) -> None:
+    here, target = outlook(1, 0.8), outlook(2, 0.7)
+    here.missed, target.missed = 0.9, 0.0
+    ladder = msgspec.structs.replace(LADDER, seen=Seen(answers=20, window_answers=100, window_late=late))
+    assert hysteresis.many_more(ladder, here, target, mode) is expected
 
 
 # ------------------------------------------------------------------------------------------------ down
@@ -72,6 +100,8 @@ def test_what_is_not_broken_now_is_not_ripe() -> None:
         ("latency", 0.16, 0.95, True),
         ("latency", 0.16, 0.90, False),  # three times what is allowed
         ("latency", 0.31, 0.90, True),
+        ("latency", 0.59, 0.50, False),
+        ("latency", 0.61, 0.50, True),  # twice what is allowed cannot be
         ("temperature", None, 0.95, True),
         ("power", None, 0.95, True),
     ],

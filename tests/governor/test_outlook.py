@@ -22,10 +22,10 @@ def taught(rung: str, *factors: tuple[float, float]) -> SlowDown:
     return slow
 
 
-def factors(contention: float, slow: dict[str, SlowDown]) -> dict[str, float]:
+def factors(contention: float, slow: dict[str, SlowDown], now_s: float = NOW_S) -> dict[str, float]:
     own = LadderState(active="small", slow={f"{rung}@cpu": its for rung, its in slow.items()}, arrivals_per_s=1.0)
     around = Scene(
-        now_s=NOW_S, contention=contention, clock=1.0, cpus=2, base_w=None, available_bytes=None, exhausted_s=None
+        now_s=now_s, contention=contention, clock=1.0, cpus=2, base_w=None, available_bytes=None, exhausted_s=None
     )
     found = outlooks(LadderView(name="x", active="small", rungs=RUNGS), own, around)
     return {o.rung.name: (o.work_s or 0.0) / WORK_S[o.rung.name] for o in found}
@@ -47,6 +47,19 @@ def test_one_that_suffered_less_contention_more_than_they_do_now_is_expected_to_
 def test_one_that_was_seen_at_rest_only_is_still_expected_between_its_neighbours() -> None:
     at_rest = ENDS | {"middle": taught("middle", (0.0, 1.1))}
     assert factors(4.0, at_rest)["middle"] == pytest.approx((5.0 + 1.4) / 2, rel=0.05)
+
+
+def test_what_it_suffered_a_little_more_than_they_do_now_is_no_reason_against_them() -> None:
+    """Rungs on an accelerator hardly notice the processor: 4 % at rest must not make it one that suffers in full."""
+    calm = {"large": taught("large", (4.0, 1.01)), "small": taught("small", (4.0, 1.02))}
+    assert factors(4.0, calm | {"middle": taught("middle", (0.0, 1.04))})["middle"] == pytest.approx(1.015, rel=0.02)
+
+
+def test_what_nobody_counted_at_rest_is_forgotten_here_too() -> None:
+    """Another user of its accelerator, say, half an hour ago."""
+    hidden = ENDS | {"middle": taught("middle", (0.0, 5.0))}
+    assert factors(4.0, hidden)["middle"] > 4.9
+    assert factors(4.0, hidden, NOW_S + 1800.0)["middle"] == pytest.approx((5.0 + 1.4) / 2, rel=0.05)
 
 
 def test_without_two_that_enclose_it_its_own_past_counts() -> None:

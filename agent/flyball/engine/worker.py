@@ -98,20 +98,21 @@ class Worker:
         if self._pipeline is None:
             raise BackendError("nothing is open")
         canary = self._pipeline.canary()
-        started = time.perf_counter()
+        waited_s, started = _waited_s(), time.perf_counter()
         outputs = self._pipeline.run(canary).outputs
         first_s = time.perf_counter() - started
+        first_calm_s = _without(first_s, waited_s, _waited_s())
         durations: List[float] = []
         calm: List[float] = []
         while len(durations) < message["runs"] and time.perf_counter() - started < message["seconds"]:
             waited_s, before = _waited_s(), time.perf_counter()
             self._pipeline.run(canary)
             durations.append(time.perf_counter() - before)
-            calm.append(max(0.0, durations[-1] - (_waited_s() - waited_s)))
+            calm.append(_without(durations[-1], waited_s, _waited_s()))
         return {
             "first_s": first_s,
             "p50_s": sorted(durations)[len(durations) // 2] if durations else first_s,
-            "calm_p50_s": sorted(calm)[len(calm) // 2] if calm else first_s,
+            "calm_p50_s": sorted(calm)[len(calm) // 2] if calm else first_calm_s,
             "sample": sample(outputs),
         }
 
@@ -174,13 +175,23 @@ def _tensor(tensor: TensorSpec) -> Message:
     return plain
 
 
-def _waited_s() -> float:
-    """For how long this thread has been ready to run and had no processor; 0 where the kernel does not count it."""
+def _waited_s() -> Optional[float]:
+    """For how long this thread has been ready to run and had no processor; None where the kernel does not tell it. What
+    threads of the vendor's runtime waited, or a queue before an accelerator, is not in it."""
     try:
         with open("/proc/thread-self/schedstat") as file:
             return int(file.read().split()[1]) / 1e9
     except (OSError, ValueError, IndexError):
-        return 0.0
+        return None
+
+
+def _without(took_s: float, before_s: Optional[float], after_s: Optional[float]) -> float:
+    """What a run took, less what its thread waited meanwhile. A wait between a look at that and one at the clock can be
+    longer than the run itself: then nothing is known of it, and all of it counts."""
+    if before_s is None or after_s is None:
+        return took_s
+    calm_s = took_s - (after_s - before_s)
+    return calm_s if calm_s > 0.0 else took_s
 
 
 def sample(outputs: Outputs) -> List[List[float]]:

@@ -111,7 +111,7 @@ def predict(slow: SlowDown, work_s: float, contention: float, now_s: float) -> t
     low, share = _between(contention)
     known = slow.levels if slow.work_s == work_s else _rebased(slow, work_s)
     level = known[low] or _guess(work_s, LEVELS[low], known, now_s)
-    if low == 0 and level.mean > 1.0:
+    if low == 0:
         level = _forgiven(level, now_s)
     if share <= 0.0:
         return level.mean, _aged(level, now_s)
@@ -127,11 +127,14 @@ def is_known(slow: SlowDown, contention: float) -> bool:
     return slow.levels[low if share < 0.5 else low + 1] is not None
 
 
-def with_less(slow: SlowDown, work_s: float, contention: float) -> float:
+def with_less(slow: SlowDown, work_s: float, contention: float, now_s: float) -> float:
     """The largest factor that the rung was seen to have with less contention; 0 where it was not seen."""
     known = slow.levels if slow.work_s == work_s else _rebased(slow, work_s)
-    seen = (level.mean for at, level in zip(LEVELS, known, strict=True) if level is not None and at <= contention)
-    return max(seen, default=0.0)
+    largest = 0.0
+    for at, level in zip(LEVELS, known, strict=True):
+        if level is not None and at <= contention:
+            largest = max(largest, (level if at > 0.0 else _forgiven(level, now_s)).mean)
+    return largest
 
 
 def between(work_s: float, known: Sequence[tuple[float, float]]) -> tuple[float, float] | None:
@@ -196,7 +199,7 @@ def _forgiven(level: Level, now_s: float) -> Level:
     """A rung that was slower than its profile with nothing beside it had a cause that nobody counts (another user of
     its accelerator, say), and whether that has gone is only seen on the rung itself: in time it is given a try."""
     age_s = now_s - level.at_s - HIDDEN_S
-    if age_s <= 0.0:
+    if age_s <= 0.0 or level.mean <= 1.0:
         return level
     return Level(1.0 + (level.mean - 1.0) * math.exp(-age_s / FORGOTTEN_S), level.var, level.noise, level.at_s)
 

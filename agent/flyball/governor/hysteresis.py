@@ -8,19 +8,18 @@ a row of periods in which that looked safe, and only when the gain outweighs the
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import msgspec
 
 from flyball.config import Governor as Rules
 from flyball.governor.constraints import Check, duration, milliseconds
-from flyball.governor.joint import LEAST_GAIN, PLAIN, Mode, value
+from flyball.governor.joint import LEAST_GAIN, PLAIN, Mode, value, worth
 from flyball.governor.outlook import Outlook
 from flyball.governor.state import CLIMB, CLIMBS_PER_HOUR, Action, LadderState
 from flyball.governor.values import LadderView
 
-CERTAIN = 0.10  # of the requests, or twice what is allowed: not to be waited for
+CERTAIN = 0.10  # of the requests; or twice what is allowed, or so many more: not to be waited for
 TELLING, CLEAR = 100, 0.8  # so many answers, and so much of the share that is allowed
 CLOSE = 0.25  # of the requests predicted late: what breaks a limit by no more may be chance
 DOUBTED = 5  # periods in a row in which a breach is predicted that is neither certain nor seen
@@ -48,7 +47,8 @@ def ripe(own: LadderState, checks: Sequence[Check], rules: Rules) -> list[Check]
 def certain(one: Outlook, ladder: LadderView) -> bool:
     """Whether a predicted breach needs no second look."""
     if one.broken == "latency":
-        return one.missed is not None and one.missed > max(CERTAIN, 2.0 * (1.0 - ladder.limits.quantile))
+        allowed = 1.0 - ladder.limits.quantile
+        return one.missed is not None and one.missed > max(CERTAIN, allowed + min(allowed, CERTAIN))
     return one.broken is not None
 
 
@@ -57,6 +57,14 @@ def disproved(one: Outlook, ladder: LadderView, own: LadderState) -> bool:
     if one.broken != "latency" or own.late is None or own.late_of < TELLING:
         return False
     return own.late < CLEAR * (1.0 - ladder.limits.quantile)
+
+
+def many_more(ladder: LadderView, here: Outlook, target: Outlook, mode: Mode) -> bool:
+    """Whether many more answers would be in time there, by the newest ones here, whatever hundreds before them say."""
+    late = ladder.seen.window_late
+    if late is None or mode in PLAIN:
+        return False
+    return value(target, mode) - worth(here, mode) * (1.0 - late) > CERTAIN
 
 
 def proved(ladder: LadderView, own: LadderState) -> bool:
@@ -85,19 +93,20 @@ def down(
 def climb(
     ladder: LadderView, own: LadderState, here: Outlook, target: Outlook, rules: Rules, mode: Mode, now_s: float
 ) -> tuple[Verdict, LadderState]:
-    """A change for the better that nothing forces. To a quicker rung, for more answers in time, there is nothing to
-    wait for: it is asked for in as few periods as a limit that is broken."""
+    """A change for the better that nothing forces. A step down for more answers in time is taken like one for a limit
+    that is broken: it is asked for in as few periods, it is not rationed, since the next burst would find the stronger
+    rung held, and a climb that it takes back has failed."""
     name = target.rung.name
     streak = min(own.streak + 1, LONGEST_STREAK) if own.streak_for == name else 1
     own = msgspec.structs.replace(own, streak=streak, streak_for=name)
-    quicker = target.index > here.index and (target.work_s or math.inf) < (here.work_s or 0.0)
-    needed = rules.down_windows if quicker else rules.up_windows
+    sooner = _sooner(here, target, mode)
+    needed = rules.down_windows if sooner else rules.up_windows
     if streak < needed:
         text = f"{expected(target, ladder)}; safe in {streak} of {needed} periods"
         return Verdict(reason=text, binding=CLIMB), own
     if now_s - own.since_s < rules.dwell_s:
         return Verdict(reason=f"{expected(target, ladder)}; {dwelling(own, rules, now_s)}", binding="dwell"), own
-    if len(own.climbs_s) >= CLIMBS_PER_HOUR:
+    if not sooner and len(own.climbs_s) >= CLIMBS_PER_HOUR:
         text = f"there were {len(own.climbs_s)} climbs in the last hour, and that many are allowed"
         return Verdict(reason=f"{expected(target, ladder)}; but {text}", binding="climbs"), own
     gain = value(target, mode) - value(here, mode)
@@ -108,7 +117,16 @@ def climb(
             return Verdict(reason=f"{name} would fit; {text}", binding="cost"), own
     action: Action = "up" if target.index < here.index else "down"
     text = f"{expected(target, ladder)}; safe in the last {streak} periods"
-    return Verdict(action=action, target=name, reason=text, binding=CLIMB), own
+    if sooner:
+        text = f"{here.missed:.0%} predicted late; {text}"
+    return Verdict(action=action, target=name, reason=text, binding="latency" if sooner else CLIMB), own
+
+
+def _sooner(here: Outlook, target: Outlook, mode: Mode) -> bool:
+    """Whether that is a step down to a quicker rung, for more answers in time."""
+    if mode in PLAIN or target.index < here.index or here.work_s is None or target.work_s is None:
+        return False
+    return target.work_s < here.work_s and (here.missed or 0.0) - (target.missed or 0.0) > LEAST_GAIN
 
 
 def counted(c: Check, own: LadderState, rules: Rules, now_s: float) -> str:

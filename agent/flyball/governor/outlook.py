@@ -126,8 +126,10 @@ def outlooks(ladder: LadderView, own: LadderState, around: Scene) -> list[Outloo
         spread = guess = None
         if len(seen) > 1 and (slow is None or not estimator.is_known(slow, contention)):
             guess = estimator.between(work_s, seen)
-            if guess is not None and slow is not None and guess[0] < estimator.with_less(slow, work_s, contention):
-                guess = None  # it suffers more than its neighbours, and will not suffer less now
+            if guess is not None and slow is not None:
+                least = estimator.with_less(slow, work_s, contention, now_s)
+                if guess[0] + sqrt(guess[1]) < least:  # by more than the guess's own doubt: a cold cache is not enough
+                    guess = None  # it suffers more than its neighbours, and will not suffer less now
         if guess is not None:
             factor, var = guess
         elif slow is None:

@@ -4,8 +4,8 @@
 
 "warm": the same for the canary, which is 1 long. `run` misbehaves only while the file `marker` exists (or always,
 without one). y = factor * x. "free": its first size is free, so that it takes batches; "log": a file that gets a line
-per run with its rows; "canary": "wrong" once `marker` exists; "work" takes 20 ms of a processor, "grow" 64 MiB more
-each time; "child" starts a process of its own, "spew" writes 5000 lines to standard error.
+per run with its rows; "canary": "wrong" once `marker` exists; "work" takes 20 ms of a processor, "toil" 300 ms, "grow"
+64 MiB more each time; "child" starts a process of its own, "spew" writes 5000 lines to standard error.
 """
 
 import ctypes
@@ -42,8 +42,8 @@ def misbehave(how):
         time.sleep(3600)
     if how == "slow":
         time.sleep(0.3)
-    if how == "work":
-        until = time.thread_time() + 0.02
+    if how in ("work", "toil"):
+        until = time.thread_time() + (0.02 if how == "work" else 0.3)
         while time.thread_time() < until:
             pass
     if how == "hoard":
