@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from fleet_rig import ServerProcess, run_cli, until
 
 from flyball.clock import SystemClock
