@@ -156,6 +156,9 @@ def test_reload_reads_conf_d(installed: container.Container) -> None:
     (installed.root / "etc/flyball/conf.d/50-limits.toml").write_text("[governor.limits]\nlatency_p95_ms = 500\n")
     installed.run("flyball", "config", "check")
     installed.run("systemctl", "reload", "flyball.service")
+    end_s = time.monotonic() + 20  # systemd takes in the daemon's READY=1 in its own time
+    while properties(installed, "ActiveState") == {"ActiveState": "reloading"} and time.monotonic() < end_s:
+        time.sleep(0.1)
     assert properties(installed, "MainPID", "ActiveState") == {**pid, "ActiveState": "active"}, journal(installed)
 
 

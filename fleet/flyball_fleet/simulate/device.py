@@ -33,6 +33,7 @@ from flyball_fleet.spans import Range
 
 SESSION_EXPIRY_S = 7 * 86400
 STATE_EXPIRY_S = 7 * 86400
+LINK_BACK_S = 3.0  # to say goodbye on
 WINDOW = 8  # unacknowledged publications
 BATCH_RECORDS = 60
 
@@ -142,9 +143,9 @@ class SimulatedDevice:
     async def leave(self, timeout_s: float = 10.0) -> None:
         """Seals what is left, hands it on, says goodbye. To be called while keep_linked() still runs."""
         self.seal()
-        link = self._link
-        if link is None or link.closed:
-            return
+        link = await self._link_within(LINK_BACK_S)
+        if link is None:
+            return  # the will says lost, which is the truth
         self._report_gaps()
         if not await self._drain(timeout_s):
             link.abort("not drained")  # the will says lost, which is the truth
@@ -152,6 +153,15 @@ class SimulatedDevice:
         self._say("disconnected")
         await self._drain(timeout_s)
         await link.close()
+
+    async def _link_within(self, seconds: float) -> Link | None:
+        """The link, also one that was lost just now and comes back."""
+        end_s = self._clock.monotonic_s() + seconds
+        while (link := self._link) is None or link.closed or not self.ready:
+            if self._clock.monotonic_s() >= end_s:
+                return None if link is None or link.closed else link
+            await asyncio.sleep(0.02)
+        return link
 
     async def _drain(self, timeout_s: float) -> bool:
         self._drained.clear()
