@@ -54,6 +54,7 @@ def test_states_go_first_and_only_the_newest_of_a_topic() -> None:
     assert queue.take() is None
 
 
+@pytest.mark.alone  # beside others some goodbyes were not seen within 45 s; why is not known yet
 def test_after_a_broker_restart_all_come_back_and_nothing_is_missing(mosquitto: Mosquitto, tmp_path: Path) -> None:
     db = tmp_path / "fleet.db"
     server = ServerProcess(mosquitto.port, db)
