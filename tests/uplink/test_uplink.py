@@ -20,7 +20,7 @@ from flyball.errors import ConfigError
 from flyball.events import Event, Events
 from flyball.uplink.backoff import Waits
 from flyball.uplink.handlers import rung
-from flyball.uplink.messages import MAX_PAYLOAD
+from flyball.uplink.messages import MAX_PAYLOAD, Presence
 from flyball.uplink.spool import SpoolFile
 from real_broker import Mosquitto
 
@@ -55,6 +55,28 @@ async def test_status_and_birth_of_two_sessions(mosquitto: Mosquitto, tmp_path: 
         assert late.wait("status")["state"] == "disconnected"
         assert late.wait("birth")["session"] == 2
         assert all(h.retain and h.qos == 1 for h in late.heard)
+
+
+async def test_nothing_is_said_after_the_goodbye(
+    mosquitto: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer to a probe may come between the goodbye and the end of the connection."""
+    with Fleet(mosquitto.port) as fleet:
+        async with linked(mosquitto.port, tmp_path) as uplink:
+            await fleet.waits("status", ready)
+            say = uplink._greeting.say
+
+            def say_and_be_answered(state: Presence) -> None:
+                say(state)
+                uplink._greeting.probed()
+
+            monkeypatch.setattr(uplink._greeting, "say", say_and_be_answered)
+        await fleet.waits("status", lambda d: d["state"] == "disconnected")
+    with Fleet(mosquitto.port) as late:
+        assert late.wait("status")["state"] == "disconnected"
+    async with linked(mosquitto.port, tmp_path):
+        with Fleet(mosquitto.port) as next_session:
+            await next_session.waits("status", lambda d: ready(d) and d["session"] == 2)
 
 
 async def test_the_will_is_published_when_the_connection_is_cut(mosquitto: Mosquitto, tmp_path: Path) -> None:

@@ -67,8 +67,10 @@ class Greeting:
         self._looked: asyncio.Future[None] | None = None  # done when the status under our name was heard
         self._stranger: asyncio.Future[str] | None = None  # done when it is somebody else's
         self._timers: list[asyncio.TimerHandle] = []
+        self._left = False  # whether this session has said goodbye
 
     def begin(self, epoch: str, session: int) -> Will:
+        self._left = False
         self._announcer.begin(epoch, session)
         self._identity.begin(epoch, session)
         will = Will(topic=self._device.status, payload=self._announcer.will(), delay_s=self._timing.will_delay_s)
@@ -115,6 +117,10 @@ class Greeting:
                 self._looked.set_result(None)
 
     def say(self, state: Presence) -> None:
+        """Nothing after the goodbye: a probe's late answer would stay retained as ready, and no will takes it back."""
+        if self._left:
+            return
+        self._left = state == "disconnected"
         status = self._announcer.status(state, self._identity.acknowledged)
         self._identity.said(status.payload)
         self._post.add(status)

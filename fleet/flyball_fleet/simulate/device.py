@@ -33,7 +33,6 @@ from flyball_fleet.spans import Range
 
 SESSION_EXPIRY_S = 7 * 86400
 STATE_EXPIRY_S = 7 * 86400
-LINK_BACK_S = 3.0  # to say goodbye on
 WINDOW = 8  # unacknowledged publications
 BATCH_RECORDS = 60
 
@@ -66,6 +65,7 @@ class SimulatedDevice:
         self._link: Link | None = None
         self._records: list[Record] = []
         self._drained = asyncio.Event()
+        self._left = False  # whether this session has said goodbye
         self.ready = False
         self.connects = 0
 
@@ -129,6 +129,7 @@ class SimulatedDevice:
         self._queue.forget(self._device.status)
         self._queue.forget(self._device.birth)
         self._link = link
+        self._left = False
         self._say("init")
         self._tell_birth(self._introduced)
         return link
@@ -143,8 +144,8 @@ class SimulatedDevice:
     async def leave(self, timeout_s: float = 10.0) -> None:
         """Seals what is left, hands it on, says goodbye. To be called while keep_linked() still runs."""
         self.seal()
-        link = await self._link_within(LINK_BACK_S)
-        if link is None:
+        link = self._link
+        if link is None or link.closed:
             return  # the will says lost, which is the truth
         self._report_gaps()
         if not await self._drain(timeout_s):
@@ -153,15 +154,6 @@ class SimulatedDevice:
         self._say("disconnected")
         await self._drain(timeout_s)
         await link.close()
-
-    async def _link_within(self, seconds: float) -> Link | None:
-        """The link, also one that was lost just now and comes back."""
-        end_s = self._clock.monotonic_s() + seconds
-        while (link := self._link) is None or link.closed or not self.ready:
-            if self._clock.monotonic_s() >= end_s:
-                return None if link is None or link.closed else link
-            await asyncio.sleep(0.02)
-        return link
 
     async def _drain(self, timeout_s: float) -> bool:
         self._drained.clear()
@@ -205,6 +197,9 @@ class SimulatedDevice:
         self._publish(self._device.event(kind), encoded, "event", stream=EVENTS, numbers=(numbers,))
 
     def _say(self, state: Presence) -> None:
+        if self._left:
+            return  # a probe's late answer would stay retained as "ready", and no will takes it back
+        self._left = state == "disconnected"
         self._publish(self._device.status, self._announcer.status(state), "state", retain=True)
 
     def _tell_birth(self, acknowledged: Callable[[], None] | None = None) -> None:
