@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 import pytest
 
@@ -153,6 +155,25 @@ def test_runnable_is_averaged_over_two_seconds() -> None:
         world.clock.advance(1.0)
         world.readings.put("runnable", tasks)
     assert world.survey.look(world.ladders, CONFIG, world.state).machine.contention == pytest.approx(8 / 3 / 2)
+
+
+@pytest.mark.parametrize(
+    ("counted", "tasks"),
+    [
+        ((0, 0, 6, 6), 6.0),  # a load came
+        ((6, 6, 0, 1), 0.5),  # it went
+        ((0, 0, 0, 6), 1.5),  # one count alone is no load
+        ((0, 6, 0, 6), 3.0),  # nor is what comes and goes
+        ((3, 4, 4, 4), 3.75),  # nothing changed
+        ((6, 6), 6.0),
+    ],
+)
+def test_a_load_that_came_or_went_is_not_averaged_with_the_time_before(counted: Sequence[int], tasks: float) -> None:
+    world = World()
+    for runnable in counted:
+        world.clock.advance(0.55)
+        world.readings.put("runnable", float(runnable))
+    assert world.survey.look(world.ladders, CONFIG, world.state).machine.contention == pytest.approx(tasks / 2)
 
 
 # ------------------------------------------------------------------------------------------------ the machine

@@ -5,8 +5,9 @@ work measured / work profiled at some contention -> SlowDown of that rung -> its
 One scalar Kalman filter for each of a few levels of contention (other tasks ready to run, per processor), per rung:
 beside burners a model of 1.5 ms ran at 0.86 of its calm latency and one of 11 ms at 4.7 times its own, so that no one
 factor holds for all of them, and what a rung suffers is told only by contention that does not depend on it. A sample
-between two levels teaches both. The process noise adapts to the innovations, after ALERT (Wan et al., USENIX ATC 2020):
-Q = max(Q0, a Q + (1-a) (K y)^2), K = (P+Q) / (P+Q+R), P = (1-K) (P+Q).
+between two levels teaches both. The process noise adapts to the innovations, after ALERT (Wan et al., USENIX ATC 2020),
+but to what chance leaves unexplained of them: Q = max(Q0, a Q + (1-a) K^2 max(0, y^2 - (P+Q+R))), K = (P+Q) / (P+Q+R),
+P = (1-K) (P+Q). With the whole y^2, as there, every K sustains itself: what is mere noise never gets averaged.
 
 A level that a rung never saw is a guess: work that fits a slice of the scheduler is hardly slowed down, longer work
 shares its processor. Pure; plain floats.
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from math import sqrt
 
 import msgspec
 
@@ -42,6 +44,16 @@ class Level(msgspec.Struct, frozen=True, gc=False):
     at_s: float = 0.0
 
 
+class Sample(msgspec.Struct, frozen=True, gc=False):
+    """Of some answers, in times of the profiled work: their mean, the standard deviation of single ones (None of too
+    few), how many; and the relative standard deviation of single answers where none was seen yet."""
+
+    factor: float
+    std: float | None
+    answers: int
+    usual: float = 0.1
+
+
 class SlowDown(msgspec.Struct, frozen=True):
     """Of one rung on one accelerator; a level is None until the rung ran there. `spreads` are the relative standard
     deviations of single answers there. `work_s` is the profiled work that the factors are times of: where no document
@@ -52,19 +64,12 @@ class SlowDown(msgspec.Struct, frozen=True):
     work_s: float = 0.0  # nothing learnt yet
 
 
-def observe(
-    slow: SlowDown,
-    work_s: float,
-    contention: float,
-    factor: float,
-    var: float,
-    now_s: float,
-    spread: float | None = None,
-) -> SlowDown:
-    """After answers whose mean work was `factor` times the profile, with this variance of that mean. `work_s` is the
-    profile's, for the guess at a level that is new."""
+def observe(slow: SlowDown, work_s: float, contention: float, sample: Sample, now_s: float) -> SlowDown:
+    """`work_s` is the profile's, for the guess at a level that is new. How far the mean of some answers may be off is
+    told by how answers scattered before, never by how these do: among work that is now and then interrupted, those that
+    were not scatter least, and would be believed most."""
     low, share = _between(contention)
-    factor = min(max(factor, 0.0), LARGEST)
+    factor = min(max(sample.factor, 0.0), LARGEST)
     known = list(_rebased(slow, work_s))
     weights = [(low, 1.0 - share), (low + 1, share)] if share > 0.0 else [(low, 1.0)]
     before = []
@@ -75,20 +80,26 @@ def observe(
         before.append((index, weight, mean, p, level.noise))
         predicted += weight * mean
         doubt += weight * weight * p
+    nearest = low if share < 0.5 else low + 1
+    wide = slow.spreads[nearest]
+    usual = min(sample.usual, WIDEST)
+    single = predicted * (usual if wide is None or wide < usual else wide)
     innovation = factor - predicted
-    total = doubt + max(var, SAMPLE_FLOOR * factor * factor)
+    total = doubt + max(single * single / sample.answers, SAMPLE_FLOOR * factor * factor)
+    beyond = max(0.0, innovation * innovation - total)  # what chance does not explain
+    after = predicted
     for index, weight, mean, p, noise in before:
         gain = weight * p / total
-        step = gain * innovation
-        adapted = max(NOISE_FLOOR, FORGETTING * noise + (1.0 - FORGETTING) * step * step)
+        after += weight * gain * innovation
+        adapted = max(NOISE_FLOOR, FORGETTING * noise + (1.0 - FORGETTING) * gain * gain * beyond)
         if weight >= 0.2 or known[index] is not None:  # a sample at the far end of a span says little about the other
-            known[index] = Level(max(mean + step, 0.01), max(1.0 - gain * weight, 0.0) * p, adapted, now_s)
+            known[index] = Level(max(mean + gain * innovation, 0.01), max(1.0 - gain * weight, 0.0) * p, adapted, now_s)
     spreads = slow.spreads
-    if spread is not None:
-        nearest = low if share < 0.5 else low + 1
-        old = spreads[nearest]
-        new = spread if old is None else old + SPREADING * (spread - old)
-        spreads = (*spreads[:nearest], min(new, WIDEST), *spreads[nearest + 1 :])
+    if sample.std is not None:
+        scatter = min(sample.std / max(after, 0.01), WIDEST)
+        if wide is not None:  # variances have a mean that is right, however few answers each is of
+            scatter = sqrt(wide * wide + SPREADING * (scatter * scatter - wide * wide))
+        spreads = (*spreads[:nearest], scatter, *spreads[nearest + 1 :])
     return SlowDown(tuple(known), spreads, work_s)
 
 

@@ -119,15 +119,15 @@ def _slowed(
         return own.slow
     if settled(own, ladder, rules, view.now_s) < 0 or _ramping(machine, contention):
         return own.slow
-    factor = seen.work_mean_s / rung.work_s * clock_share(machine)
-    spread, wide = rung.spread if rung.spread is not None else 0.1, None
-    if seen.work_std_s is not None and seen.answers >= FEW and seen.work_mean_s > 0.0:
-        spread = max(spread, seen.work_std_s / rung.work_s)
-        wide = seen.work_std_s / seen.work_mean_s
+    clock = clock_share(machine)
+    std = None
+    if seen.work_std_s is not None and seen.answers >= FEW:
+        std = seen.work_std_s / rung.work_s * clock
+    usual = rung.spread if rung.spread is not None else 0.1
+    sample = estimator.Sample(seen.work_mean_s / rung.work_s * clock, std, seen.answers, usual)
     name = key(rung)
     before = own.slow.get(name) or estimator.SlowDown()
-    var = spread * spread / seen.answers
-    return {**own.slow, name: estimator.observe(before, rung.work_s, contention, factor, var, view.now_s, wide)}
+    return {**own.slow, name: estimator.observe(before, rung.work_s, contention, sample, view.now_s)}
 
 
 def clock_share(machine: Machine) -> float:

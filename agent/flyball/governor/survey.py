@@ -24,6 +24,7 @@ from flyball.sensing.total import total_power
 log = logging.getLogger(__name__)
 
 TASKS_S = 2.0  # "runnable" is a sample of a moment: its mean over a while says how many tasks there are
+NEWEST_S, ODD_TASKS = 1.0, 0.8  # where the newest differ by less, per processor, and by more from those before: these
 UNDER_VOLTAGE = "under_voltage"
 
 
@@ -153,10 +154,10 @@ class Survey:
         zones = {
             f"{r.sensor}/{r.name}": r.value for r in latest if r.quantity == "temperature" and math.isfinite(r.value)
         }
-        tasks = readings.window("runnable", TASKS_S)
+        tasks = _tasks(readings, sources.cpus)
         power = total_power(latest)
         return Machine(
-            contention=None if tasks is None else max(0.0, tasks.mean - own_busy) / sources.cpus,
+            contention=None if tasks is None else max(0.0, tasks - own_busy) / sources.cpus,
             cpu_utilization=_value(latest, "cpu_utilization"),
             clock=_clock(latest),
             zones=zones,
@@ -185,6 +186,16 @@ class Survey:
                 share += max(0.0, busy_s - before_s) / (now_s - at_s)
             self._busy[key] = (now_s, busy_s)
         return share
+
+
+def _tasks(readings: Readings, cpus: int) -> float | None:
+    """How many tasks there are. A load that came or went within the window is not averaged with the time before it."""
+    every, newest = readings.window("runnable", TASKS_S), readings.window("runnable", NEWEST_S)
+    if every is None or newest is None or newest.count < 2 or newest.count == every.count:
+        return None if every is None else every.mean
+    before = (every.mean * every.count - newest.mean * newest.count) / (every.count - newest.count)
+    alike, odd = newest.maximum - newest.minimum, ODD_TASKS * cpus
+    return newest.mean if alike <= odd < abs(newest.mean - before) else every.mean
 
 
 def _window(ladder: Ladder, seconds: float, deadline_s: float | None) -> LatencyWindow | None:
