@@ -105,7 +105,20 @@ def test_the_page_of_a_replay(browser: str, replayed: Path) -> None:
     assert found["rows"] > 8, "the head, and a row for each policy"
     assert found["wider"] <= 0, "only a table itself may be moved sideways"
     assert found["headings"][-1] == "Changes of rung: governor"
+    assert found["moved"][0] <= 0, "every column of the scores is seen"
     assert found["moved"][-1] <= 0, "reasons are broken into lines, not to be moved to"
+
+
+def test_the_page_of_a_what_if(browser: str, tmp_path: Path) -> None:
+    file = tmp_path / "what-if.html"
+    wishes = ("--deadline", "20ms", "--ambient", "45", "--power-cap", "7W")
+    done = subprocess.run([FLYBALL, "what-if", "heat-ramp", *wishes, "--html", file], capture_output=True, text=True,
+                          timeout=120)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found, console = look(browser, file)
+    assert console == []
+    assert found["rows"] == 3
+    assert found["moved"][0] <= 0, "every column of the scores is seen"
 
 
 def test_a_phone_sees_all_of_it_without_moving_the_page(browser: str, replayed: Path) -> None:

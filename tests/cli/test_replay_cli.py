@@ -1,6 +1,7 @@
 """`flyball replay` and `flyball what-if`, as they are typed."""
 
 import json
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -118,6 +119,10 @@ def test_a_recording_is_decided_again(recording: Path) -> None:
         (("replay", "steady", "--ladder", "imagenet"), 2, "defects, mobilenets"),
         (("replay", "steady", "--policy", "static:none"), 78, "r112-fp32"),
         (("replay", "steady", "--html", "/nowhere/page.html"), 2, "/nowhere/page.html"),
+        (("replay", "steady", "--seed", "7"), 2, "cpu-bursts:7"),
+        (("replay", "steady", "--standard", "/dev/null/ten"), 2, "leave out the trace"),
+        (("replay", "--standard", "/dev/null/ten", "--compare"), 2, "leave out the trace"),
+        (("replay", "--standard", "/dev/null/ten", "--html", "page.html"), 2, "leave out the trace"),
         (("what-if", "steady"), 2, "--deadline"),
         (("what-if", "steady", "--deadline", "20kg"), 2, "20kg"),
         (("what-if", "steady", "--power-cap", "0W"), 2, "0W"),
@@ -150,3 +155,62 @@ def test_other_commands_do_not_wait_for_the_simulator() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == ""
+
+
+def said_by(done: "subprocess.CompletedProcess[str]") -> str:
+    return " ".join(done.stderr.replace("│", " ").split())
+
+
+def test_a_page_is_not_written_over_what_is_read(trace: Path, tmp_path: Path) -> None:
+    before, link = trace.read_bytes(), tmp_path / "link.jsonl"
+    link.symlink_to(trace)
+    for arguments in (("replay", trace, "--html", link), ("what-if", link, "--ambient", "40", "--html", trace)):
+        done = flyball(*arguments)
+        assert done.returncode == 2
+        assert "would be written over it" in said_by(done)
+    assert trace.read_bytes() == before
+
+
+def test_a_file_has_rungs_of_its_own(trace: Path, recording: Path) -> None:
+    for file in (trace, recording):
+        done = flyball("replay", file, "--ladder", "mobilenets")
+        assert done.returncode == 2
+        assert "has rungs of its own" in said_by(done)
+
+
+def on_a_full_disk(*arguments: object) -> "subprocess.CompletedProcess[str]":
+    """No file grows beyond 50 KB."""
+    return subprocess.run(
+        [FLYBALL, *map(str, arguments)], capture_output=True, text=True, timeout=60,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)),
+    )  # fmt: skip
+
+
+def test_a_full_disk_leaves_nothing_half_and_names_the_file(trace: Path, tmp_path: Path) -> None:
+    ten, page = tmp_path / "ten", tmp_path / "page.html"
+    done = on_a_full_disk("replay", "--standard", ten)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {ten / 'steady.jsonl'}: ")
+    assert list(ten.iterdir()) == [], "half a trace would be a shorter one"
+    page.write_text("the one before")
+    done = on_a_full_disk("replay", trace, "--compare", "--html", page)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {page}: ")
+    assert page.read_text() == "the one before"
+    assert "best static rung" in done.stdout, "what was found is told all the same"
+
+
+def test_a_recording_does_not_steer_the_terminal(recording: Path) -> None:
+    lines = [json.loads(line) for line in recording.read_text().splitlines()]
+    lines[5]["decisions"][0]["reason"] = "\x1b[2Jgone\r\nline 9, a: \u202e"
+    lines[6]["decisions"] = []
+    lines.append({"kind": "ended", "why": "\x1b]0;title\x07"})
+    recording.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    done = flyball("replay", recording)
+    assert done.returncode == 1
+    assert all(c.isprintable() or c == "\n" for c in done.stdout), repr(done.stdout)
+    assert "19 decisions in 19 s, 0 changes of rung: 2 differ" in done.stdout
+    assert "line 7, a: recorded nothing; now stay big -> big" in done.stdout
+    lines[0]["thresholds"] = {"\x1b[31m": ["when"]}
+    recording.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert "\x1b" not in flyball("replay", recording).stderr

@@ -187,6 +187,34 @@ def test_the_page_shows_every_run_and_needs_nothing_from_elsewhere() -> None:
     assert text.count('class="line s2"') >= 2
 
 
+def plotted(text: str) -> dict[str, list[tuple[str, str]]]:
+    """Class and way of every line, in the order in which they are drawn, by the heading of the plot."""
+    parts = re.findall(r"<h2>([^<]+)</h2><figure>(.*?)</figure>", text, re.DOTALL)
+    return {title: re.findall(r'<path class="([a-z0-9 ]+)" d="([^"]+)"/></g>', plot) for title, plot in parts}
+
+
+def test_the_first_run_is_drawn_over_the_others() -> None:
+    compared = compare(BURSTS, ["governor", "static:r112-fp32", "oracle"])
+    plots = plotted(page(compared.runs, compared.scores))
+    for title in ("Latency", "Missed", "Rung", "Temperature", "Power"):
+        own = [kind for kind, _ in plots[title] if kind.startswith("line")]
+        assert own == ["line s2", "line s1", "line s0"], title
+
+
+def test_what_is_around_is_drawn_of_every_run_that_has_its_own() -> None:
+    usual = standard.standard("heat-ramp", "defects", DEFECTS, 0, minutes=5)
+    other = changed(usual, ambient_c=45.0)
+    both = [compare(trace, ["static:r112-fp32"]) for trace in (usual, other)]
+    runs, scores = [one.runs[0] for one in both], [one.scores[0] for one in both]
+    heat = plotted(page(runs, scores, ("as it is", "ambient 45 °C")))["Temperature"]
+    around = [way for kind, way in heat if kind == "around"]
+    assert len(around) == 2
+    heights = [{point.split(" ")[1] for point in re.findall(r"[\d.]+ [\d.]+", way)} for way in around]
+    assert sorted(len(some) > 1 for some in heights) == [False, True], "one rises, the other is level at 45 °C"
+    same = plotted(page([runs[0], runs[0]], [scores[0], scores[0]], ("a", "b")))["Temperature"]
+    assert len([way for kind, way in same if kind == "around"]) == 1
+
+
 def test_of_many_policies_the_page_draws_the_ones_that_say_most() -> None:
     trace = standard.standard("steady", "defects", DEFECTS, 1, minutes=2)
     compared = compare(trace, everything(trace))
@@ -263,6 +291,18 @@ def test_decisions_that_differ_are_found_with_their_line(recording: Path) -> Non
     assert (differs.line, differs.recorded.target) == (51, "r56-fp32")
     assert differs.now is not None
     assert differs.now.target != "r56-fp32"
+
+
+def test_decisions_that_were_not_made_then_differ_too(recording: Path) -> None:
+    lines = [json.loads(line) for line in recording.read_text().splitlines()]
+    looks = [line for line in lines if line["kind"] == "looked"]
+    for line in looks:
+        line["decisions"] = []
+    recording.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = check(recording)
+    assert found.decisions == 0
+    assert len(found.differs) == len(looks)
+    assert all(one.recorded is None and one.now is not None for one in found.differs)
 
 
 def test_a_recording_under_other_rules_differs(recording: Path) -> None:

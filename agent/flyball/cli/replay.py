@@ -26,11 +26,13 @@ from flyball.governor.replay.recorded import Checked, check
 from flyball.governor.replay.run import POLICIES
 from flyball.governor.replay.score import Score
 from flyball.governor.replay.study import changed, compare, everything
-from flyball.governor.replay.trace import Model, Trace, kind_of, load, save
+from flyball.governor.replay.trace import Model, Trace, kind_of, legible, load, save
+from flyball.ladder.profile import write
 from flyball.ports import Decision
 
 _QUIET_S = 2.0  # what is done sooner needs no bar
 _SHOWN = 10  # decisions of a recording that differ
+_LADDER = "defects"
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)([A-Za-z°]*)\Z")
 _UNITS = {"s": {"ms": 1e-3, "s": 1.0}, "W": {"W": 1.0, "mW": 1e-3, "": 1.0}}
 _EXAMPLES = {"s": "20ms or 0.1s", "W": "7W"}
@@ -40,7 +42,7 @@ _MARKS = ("!", ">", ">", "?>", "?>", "?>", ">", "?>", "?>", "?>", "?>", "?>")
 TraceArgument = typer.Argument(
     help="A trace or a recording (.jsonl), or a standard trace by name and seed: cpu-bursts, cpu-bursts:3."
 )
-LadderOption = typer.Option("--ladder", help="The rungs of a standard trace: defects, mobilenets.")
+LadderOption = typer.Option("--ladder", help="The rungs of a standard trace: defects (the default), mobilenets.")
 RungsOption = typer.Option(
     "--rungs", help="Take the rungs from this file of bench/contention.py (default: figures that came with Flyball)."
 )
@@ -57,8 +59,8 @@ def replay(
     standard_to: Annotated[
         Path | None, typer.Option("--standard", help="Write the ten standard traces into this folder, and end.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the traces that --standard writes.")] = 0,
-    ladder: Annotated[str, LadderOption] = "defects",
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the traces that --standard writes (default: 0).")] = None,
+    ladder: Annotated[str | None, LadderOption] = None,
     rungs: Annotated[Path | None, RungsOption] = None,
     html_file: Annotated[Path | None, HtmlOption] = None,
     config: Annotated[Path | None, ConfigOption] = None,
@@ -71,17 +73,24 @@ def replay(
     Example: flyball replay cpu-bursts:3 --compare --html replay.html
     """
     if standard_to is not None:
-        _write_standard(standard_to, ladder, rungs, seed)
+        if trace is not None or policy != "governor" or all_of_them or html_file is not None or as_json:
+            raise typer.BadParameter("--standard writes traces and ends; leave out the trace, --policy, --compare, "
+                                     "--html and --json, or run one of the traces afterwards")  # fmt: skip
+        _write_standard(standard_to, ladder, rungs, seed or 0)
         return
+    if seed is not None:
+        raise typer.BadParameter(f"--seed is of the traces that --standard writes; expected a seed behind the trace's "
+                                 f"name, such as cpu-bursts:{seed}")  # fmt: skip
     if trace is None:
         raise typer.BadParameter(f"expected a file, or one of {', '.join(standard.NAMES)} (with a seed: NAME:3)")
     if _is_recording(trace):
         if all_of_them or policy != "governor" or html_file is not None:
             raise typer.BadParameter(f"{trace} is a recording: another policy cannot be tried on what was measured "
                                      "under one; leave out --policy, --compare and --html")  # fmt: skip
+        _refuse_rungs(trace, ladder, rungs)
         _check(Path(trace), as_json)
         return
-    _refuse_early(html_file)
+    _refuse_early(html_file, (Path(trace), rungs, config))
     found = _trace(trace, ladder, rungs)
     names = everything(found) if all_of_them else [policy]
     if policy not in names:
@@ -109,7 +118,7 @@ def what_if(
     ambient: Annotated[float | None, typer.Option(min=-40, max=90, help="Degrees Celsius, all the time.")] = None,
     power_cap: Annotated[str, typer.Option(help="Of the machine: 7W.")] = "",
     policy: Annotated[str, PolicyOption] = "governor",
-    ladder: Annotated[str, LadderOption] = "defects",
+    ladder: Annotated[str | None, LadderOption] = None,
     rungs: Annotated[Path | None, RungsOption] = None,
     html_file: Annotated[Path | None, HtmlOption] = None,
     config: Annotated[Path | None, ConfigOption] = None,
@@ -126,7 +135,7 @@ def what_if(
                                  "known; take a trace (flyball replay --standard DIR writes some)")  # fmt: skip
     deadline_s = _quantity("--deadline", deadline, "s") if deadline else None
     cap_w = _quantity("--power-cap", power_cap, "W") if power_cap else None
-    _refuse_early(html_file)
+    _refuse_early(html_file, (Path(trace), rungs, config))
     found = _trace(trace, ladder, rungs)
     other = changed(found, deadline_s, ambient, cap_w)
     rules = configuration(config).governor
@@ -153,30 +162,40 @@ def _is_recording(text: str) -> bool:
     return Path(text).is_file() and kind_of(Path(text)) == "recorded"
 
 
-def _trace(text: str, ladder: str, rungs: Path | None) -> Trace:
+def _trace(text: str, ladder: str | None, rungs: Path | None) -> Trace:
     name, _, seed = text.partition(":")
     if name in standard.NAMES and not Path(text).exists():
         if seed and not seed.isdecimal():
             raise typer.BadParameter(f"{text}: expected a seed such as {name}:3")
-        return standard.standard(name, ladder, _rungs(ladder, rungs), int(seed or 0))
+        return standard.standard(name, ladder or _LADDER, _rungs(ladder, rungs), int(seed or 0))
     if not Path(text).exists():
         raise ConfigError(f"{text}: no such file, and no standard trace; those are {', '.join(standard.NAMES)}")
+    _refuse_rungs(text, ladder, rungs)
     return load(Path(text))
 
 
-def _rungs(ladder: str, file: Path | None) -> tuple[Model, ...]:
+def _refuse_rungs(file: str, ladder: str | None, rungs: Path | None) -> None:
+    if ladder is not None or rungs is not None:
+        raise typer.BadParameter(f"{file} has rungs of its own; --ladder and --rungs are for standard traces")
+
+
+def _rungs(ladder: str | None, file: Path | None) -> tuple[Model, ...]:
     known = profiles.STAND_INS if file is None else profiles.measured(file)
+    ladder = _LADDER if ladder is None else ladder
     if ladder not in known:
         raise typer.BadParameter(f"--ladder {ladder}: expected one of {', '.join(known)}")
     return known[ladder]
 
 
-def _write_standard(folder: Path, ladder: str, rungs: Path | None, seed: int) -> None:
+def _write_standard(folder: Path, ladder: str | None, rungs: Path | None, seed: int) -> None:
     models = _rungs(ladder, rungs)
     folder.mkdir(parents=True, exist_ok=True)
     for name in standard.NAMES:
         file = folder / f"{name}.jsonl"
-        save(standard.standard(name, ladder, models, seed), file)
+        try:
+            save(standard.standard(name, ladder or _LADDER, models, seed), file)
+        except OSError as error:
+            raise _of(file, error) from None
         out.print(f"written: {file}", soft_wrap=True)
 
 
@@ -193,22 +212,30 @@ def _check(file: Path, as_json: bool) -> None:
 
 def _show_checked(found: Checked) -> None:
     over = duration(found.seconds)
-    verdict = f"{len(found.differs)} differ" if found.differs else "the same again"
-    out.print(f"{found.decisions} decisions in {over}, {found.changes} changes of rung: {verdict}", soft_wrap=True)
+    verdict = f"{len(found.differs)} differ{'s' * (len(found.differs) == 1)}" if found.differs else "the same again"
+    decisions, changes = _counted(found.decisions, "decision"), _counted(found.changes, "change")
+    out.print(f"{decisions} in {over}, {changes} of rung: {verdict}", soft_wrap=True)
     if found.cut:
         out.print("the last line is not whole; it was left out")
     if found.ended:
-        out.print(f"the recording ended because {found.ended}", soft_wrap=True)
+        out.print(f"the recording ended because {legible(found.ended)}", soft_wrap=True)
     for differs in found.differs[:_SHOWN]:
         then, now = differs.recorded, differs.now
-        out.print(Text.assemble((f"line {differs.line}, {then.ladder}: ", "bold"), f"recorded {_told(then)}; now ",
-                                "nothing" if now is None else _told(now)), soft_wrap=True)  # fmt: skip
+        ladder = legible(next(d.ladder for d in (then, now) if d is not None))
+        out.print(Text.assemble((f"line {differs.line}, {ladder}: ", "bold"),
+                                f"recorded {_told(then)}; now {_told(now)}"), soft_wrap=True)  # fmt: skip
     if len(found.differs) > _SHOWN:
         out.print(f"and {len(found.differs) - _SHOWN} more")
 
 
-def _told(decision: Decision) -> str:
-    return f"{decision.action} {decision.source} -> {decision.target} ({decision.reason})"
+def _told(decision: Decision | None) -> str:
+    if decision is None:
+        return "nothing"
+    return legible(f"{decision.action} {decision.source} -> {decision.target} ({decision.reason})")
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _head(trace: Trace) -> None:
@@ -248,15 +275,28 @@ def _quantity(option: str, text: str, unit: str) -> float:
     return value
 
 
-def _refuse_early(file: Path | None) -> None:
-    if file is not None and (file.is_dir() or not os.access(file.absolute().parent, os.W_OK)):
+def _refuse_early(file: Path | None, read: Sequence[Path | None]) -> None:
+    """`read` are the files that go in, which a page would be written over."""
+    if file is None:
+        return
+    if file.is_dir() or not os.access(file.absolute().parent, os.W_OK):
         raise typer.BadParameter(f"{file}: cannot be written: expected a file in a folder that is there and writable")
+    if file.exists() and any(one is not None and one.exists() and file.samefile(one) for one in read):
+        raise typer.BadParameter(f"--html {file}: is read here, and the page would be written over it; name another")
 
 
 def _write_page(file: Path | None, text: str, quiet: bool) -> None:
     if file is not None:
-        file.write_text(text, encoding="utf-8")
+        try:
+            write(file, text.encode())
+        except OSError as error:
+            raise _of(file, error) from None
         (err if quiet else out).print(f"written: {file}", soft_wrap=True)
+
+
+def _of(file: Path, error: OSError) -> OSError:
+    """With the file that was meant, which errors of a full disk do not name."""
+    return OSError(error.errno, error.strerror, str(file))
 
 
 class _Bar:

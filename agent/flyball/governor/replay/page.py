@@ -19,6 +19,7 @@ from flyball.plots import SERIES, STYLE, Line, lines
 POINTS = 600
 MOST_CHANGES = 200
 _HOURS_FROM_S = 3 * 3600.0
+_BROKEN = ' style="white-space: normal"'  # of heads, so that the last columns are seen without moving
 _TEXT = ' style="text-align: left; white-space: normal"'  # sentences, which the style of figures would not break
 
 Values = Sequence[float | None]
@@ -89,9 +90,10 @@ HEADS = ("missed (95 %)", "accuracy", "on time", "mJ", "mJ gross", "switches/h",
 
 
 def _table(names: Sequence[str], scores: Sequence[Score]) -> str:
-    head = "".join(f"<th>{escape(h)}</th>" for h in ("policy", *HEADS))
+    head = "".join(f"<th{_BROKEN}>{escape(h)}</th>" for h in ("policy", *HEADS))
     body = "".join(
-        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in (name, *row(score)))}</tr>"
+        f"<tr><td{_BROKEN if ' ' in name else ''}>{escape(name)}</td>"
+        f"{''.join(f'<td>{escape(cell)}</td>' for cell in row(score))}</tr>"
         for name, score in zip(names, scores, strict=True)
     )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
@@ -113,15 +115,19 @@ def _plots(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
         return points
 
     def own(of: Callable[[Run], Values], fold: Fold, stepped: bool = False) -> list[Line]:
-        return [
+        """The first run last, so that no other is drawn over it: the page is about that one."""
+        drawn = [
             Line(name=name, kind=f"line s{i}", points=over_time(of(run), fold), stepped=stepped)
             for i, (name, run) in enumerate(zip(names, runs, strict=True))
         ]
+        return drawn[::-1]
+
+    def each(of: Callable[[Run], Values]) -> list[Values]:
+        """Once, what is the same for several runs."""
+        return [values for values in {tuple(of(run)): run for run in runs} if any(v is not None for v in values)]
 
     def limits(name: str, of: Callable[[Run], Values]) -> list[Line]:
-        different = {tuple(of(run)): run for run in runs}
-        return [Line(name=name, kind="limit", points=over_time(values, min), stepped=True)
-                for values in different if any(v is not None for v in values)]  # fmt: skip
+        return [Line(name=name, kind="limit", points=over_time(v, min), stepped=True) for v in each(of)]
 
     def constant(value: float | None, factor: float = 1.0) -> Values:
         return [None if value is None else value * factor] * len(first.steps)
@@ -131,7 +137,8 @@ def _plots(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
     rung = own(lambda r: [places[p.rung] if p.rung is not None else None for p in r.periods], lambda v: v[-1], True)
     heat = own(lambda r: [p.temp_c for p in r.periods], max)
     heat += limits("limit", lambda r: constant(r.trace.header.limits.temperature_c))
-    heat.append(Line(name="ambient", kind="around", points=over_time([s.ambient_c for s in first.steps], max)))
+    ambient = each(lambda r: [s.ambient_c for s in r.trace.steps])
+    heat += [Line(name="ambient", kind="around", points=over_time(values, max)) for values in ambient]
     power = own(lambda r: [p.power_w for p in r.periods], statistics.fmean)
     power += limits("cap", lambda r: [s.power_cap_w or r.trace.header.limits.power_w for s in r.trace.steps])
     missed = own(lambda r: [100.0 * p.missed / p.arrivals if p.arrivals else None for p in r.periods], statistics.fmean)

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Meta
 
 from flyball.errors import ConfigError
-from flyball.governor.replay.trace import UNREADABLE, Board, Model, NotNegative, Positive
+from flyball.governor.replay.trace import UNREADABLE, Board, Model, Name, NotNegative, Positive, legible
 
 MIB = 1 << 20
 IDLE_W, BUSY_W, CPUS = 6.1, 12.1, 2  # estimated
@@ -68,8 +68,8 @@ class _Level(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Rung(msgspec.Struct, frozen=True, kw_only=True):
-    ladder: str
-    rung: str
+    ladder: Name
+    rung: Name
     accuracy: Annotated[float, Meta(ge=0, le=1)] | None
     open_s: NotNegative
     rss_bytes: Annotated[int, Meta(ge=0, le=10**15)] | None
@@ -88,7 +88,7 @@ def measured(path: Path) -> dict[str, tuple[Model, ...]]:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except UNREADABLE as error:
-        raise ConfigError(f"{path}: not what bench/contention.py --write gives: {error}") from None
+        raise ConfigError(f"{path}: not what bench/contention.py --write gives: {legible(str(error))}") from None
     ladders: dict[str, list[Model]] = {}
     for rung in found.rungs:
         if rung.accuracy is not None:

@@ -8,7 +8,7 @@ that would have led to was never measured. What was decided with other rules can
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from flyball.errors import ConfigError
 from flyball.governor.constraints import Stated, mistakes
 from flyball.governor.policy import decide
 from flyball.governor.recording import SCHEMA, Begun, Done, Ended, Line, Looked
-from flyball.governor.replay.trace import UNREADABLE, read_lines, unusable
+from flyball.governor.replay.trace import UNREADABLE, legible, read_lines, unusable
 from flyball.governor.rules import Rule, parse_all
 from flyball.governor.state import State
 from flyball.ports import Decision
@@ -41,11 +41,11 @@ class _Look(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Differs:
-    """A decision that is another one now. `line` is that of the file, from 1; `now` is None when nothing is decided for
-    that ladder any more."""
+    """A decision that is another one now. `line` is that of the file, from 1; `recorded` is None when nothing was
+    decided for a ladder that was seen, `now` when nothing is decided for it any more. One of them is there."""
 
     line: int
-    recorded: Decision
+    recorded: Decision | None
     now: Decision | None
 
 
@@ -82,30 +82,28 @@ def check(path: Path, progress: Callable[[float], None] | None = None) -> Checke
             if number == last and begun:
                 cut = True
                 break
-            raise unusable(path, [f"{path}:{number}: {error}"]) from None
+            raise unusable(path, [f"{path}:{number}: {legible(str(error))}"]) from None
         if isinstance(line, Begun):
             if line.schema != SCHEMA:
                 raise ConfigError(f"{path}:{number}: expected schema {SCHEMA}, found {line.schema}: of another Flyball")
             state, rules, begun = line.state, line.rules, True
             place = f"{path}:{number}: thresholds"
-            thresholds = {name: parse_all(texts, f"{place}.{name}") for name, texts in line.thresholds.items()}
+            thresholds = {name: parse_all(texts, f"{place}.{legible(name)}") for name, texts in line.thresholds.items()}
         elif not begun:
             raise ConfigError(f'{path}:{number}: expected a line with "kind": "begun" first')
         elif isinstance(line, Looked):
             wrong = _wrong_limits(text)
             if wrong:
-                raise unusable(path, [f"{path}:{number}: {mistake}" for mistake in wrong])
+                raise unusable(path, [f"{path}:{number}: {legible(mistake)}" for mistake in wrong])
             looks += 1
             times.append(line.view.now_s)
             try:
                 decided, state = decide(line.view, rules, state, thresholds)
             except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-                why = f"{type(error).__name__}: {error}"
+                why = legible(f"{type(error).__name__}: {error}")
                 raise ConfigError(f"{path}:{number}: no decision can be made of such figures ({why})") from None
-            now = {decision.ladder: decision for decision in decided}
             decisions += len(line.decisions)
-            differs += [Differs(line=number, recorded=then, now=now.get(then.ladder))
-                        for then in line.decisions if not same(then, now.get(then.ladder))]  # fmt: skip
+            differs += _differing(number, line.decisions, decided)
         elif isinstance(line, Done):
             changes += 1
             if line.error:
@@ -127,9 +125,18 @@ def _wrong_limits(line: bytes) -> list[str]:
     return [f"ladder {ladder.name}: {mistake}" for ladder in view.ladders for mistake in mistakes(ladder.limits)]
 
 
-def same(then: Decision, now: Decision | None) -> bool:
+def _differing(line: int, recorded: Sequence[Decision], decided: Sequence[Decision]) -> list[Differs]:
+    """In both directions: a daemon decides for every ladder that it looks at."""
+    then = {decision.ladder: decision for decision in recorded}
+    now = {decision.ladder: decision for decision in decided}
+    pairs = [(then.get(name), now.get(name)) for name in {**then, **now}]
+    return [Differs(line=line, recorded=one, now=other) for one, other in pairs if not same(one, other)]
+
+
+def same(then: Decision | None, now: Decision | None) -> bool:
     """In what was chosen and why; what came of it is not part of a decision."""
-    return now is not None and (
-        (then.action, then.source, then.target, then.binding, then.reason)
-        == (now.action, now.source, now.target, now.binding, now.reason)
-    )
+    if then is None or now is None:
+        return then is now
+    return (then.action, then.source, then.target, then.binding, then.reason) == (
+        now.action, now.source, now.target, now.binding, now.reason
+    )  # fmt: skip

@@ -19,6 +19,7 @@ from msgspec import Meta
 from flyball.errors import ConfigError
 from flyball.governor.constraints import Stated, mistakes
 from flyball.governor.values import LARGEST, Limits
+from flyball.ladder.profile import write
 
 SCHEMA = 1
 MOST_PROBLEMS = 5  # of one file: the rest is likely the same mistake
@@ -152,12 +153,14 @@ def load(path: Path) -> Trace:
     """Raises ConfigError with every mistake's line."""
     lines = read_lines(path)
     problems: list[str] = []
-    header = decode(lines[0][1], Header, f"{path}:{lines[0][0]}", problems) if lines else None
-    if not lines:
+    header = None
+    if lines:
+        place = f"{path}:{lines[0][0]}"
+        problems += [f"{place}: {mistake}" for mistake in _wrong_limits(lines[0][1])]
+        # As they are written: Limits itself takes some that cannot be one for unknown.
+        header = decode(lines[0][1], Header, place, problems) if not problems else None
+    else:
         problems.append(f"{path}: empty; expected a header line and one line for each period")
-    if header is not None:
-        stated = msgspec.json.decode(lines[0][1], type=Stated)
-        problems += [f"{path}:{lines[0][0]}: {mistake}" for mistake in mistakes(stated.limits)]
     steps: dict[int, Step] = {}
     for number, line in lines[1:]:
         step = decode(line, Step, f"{path}:{number}", problems)
@@ -171,8 +174,9 @@ def load(path: Path) -> Trace:
 
 
 def save(trace: Trace, path: Path) -> None:
+    """Whole or not at all: half a trace would be read as a shorter one. Raises OSError."""
     encode = msgspec.json.encode
-    path.write_bytes(b"".join(encode(line) + b"\n" for line in (trace.header, *trace.steps)))
+    write(path, b"".join(encode(line) + b"\n" for line in (trace.header, *trace.steps)))
 
 
 def kind_of(path: Path) -> str:
@@ -208,14 +212,27 @@ def decode(line: bytes, kind: type[S], place: str, problems: list[str]) -> S | N
     try:
         return msgspec.json.decode(line, type=kind)
     except UNREADABLE as error:  # ValidationError is one, and has the key's path
-        problems.append(f"{place}: {error}")
+        problems.append(f"{place}: {legible(str(error))}")
         return None
+
+
+def legible(text: str) -> str:
+    """Of a file that somebody else made: what a terminal would obey is shown as a question mark."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def unusable(path: Path, problems: list[str]) -> ConfigError:
     more = len(problems) - MOST_PROBLEMS
     shown = problems[:MOST_PROBLEMS] + ([f"and {more} more"] if more > 0 else [])
     return ConfigError(f"{path} cannot be replayed", shown)
+
+
+def _wrong_limits(line: bytes) -> list[str]:
+    """Of a header as it is written; none where it cannot be read."""
+    try:
+        return [legible(mistake) for mistake in mistakes(msgspec.json.decode(line, type=Stated).limits)]
+    except UNREADABLE:
+        return []
 
 
 def _out_of_place(path: Path, header: Header, steps: Mapping[int, Step]) -> Iterator[str]:
