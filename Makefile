@@ -31,6 +31,7 @@ check: setup-dev  ## ruff, mypy --strict, import contracts, shellcheck where it 
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	MYPYPATH=bench:tests:tests/sensing:tests/uplink $(BIN)/mypy --follow-imports=silent bench/*.py
 	$(BIN)/lint-imports
 	packaging/floors.sh
 	@if command -v shellcheck >/dev/null; then shellcheck .ci/run packaging/*.sh; \

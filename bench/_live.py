@@ -120,7 +120,8 @@ class Rig:
         return statistics.quantiles(took, n=20)[-1]
 
     def run(self, policy: str, plan: Plan) -> list[Asked]:
-        """`policy` is GOVERNED or a rung to hold."""
+        """`policy` is GOVERNED or a rung to hold. Raises FlyballError, also when the daemon or a sender did not live to
+        the end: what was not answered then says nothing of the policy."""
         if policy == GOVERNED:
             self.client.switch(self.ladder, "auto")
             time.sleep(plan.calm_s)  # it may have to climb first
@@ -129,8 +130,10 @@ class Rig:
         time.sleep(plan.calm_s)
         due: queue.SimpleQueue[tuple[float, Picture] | None] = queue.SimpleQueue()
         found: list[Asked] = []
+        trouble: list[str] = []
         began_s = time.monotonic() + 0.1
-        senders = [threading.Thread(target=self._send, args=(due, found, began_s), daemon=True) for _ in range(SENDERS)]
+        args = (due, found, began_s, trouble)
+        senders = [threading.Thread(target=self._send, args=args, daemon=True) for _ in range(SENDERS)]
         for sender in senders:
             sender.start()
         burning = threading.Thread(target=_burn, args=(plan, began_s), daemon=True)
@@ -142,13 +145,32 @@ class Rig:
             due.put(None)
         for thread in (*senders, burning):
             thread.join(JOIN_S)
+        if trouble:
+            raise FlyballError(f"{policy}: {len(trouble)} of {SENDERS} senders ended early, the first by {trouble[0]}")
+        try:
+            self.client.status()
+        except FlyballError as error:
+            raise FlyballError(f"{policy}: the daemon did not live to the end: {error}\n{self._last_words()}") from None
         return complete(plan, found)
 
-    def _send(self, due: queue.SimpleQueue[tuple[float, Picture] | None], found: list[Asked], began_s: float) -> None:
-        with Client(self._socket) as client:
-            while (item := due.get()) is not None:
-                at_s, picture = item
-                found.append(asked_of(ask(client, self.ladder, picture), at_s, began_s))
+    def _send(
+        self,
+        due: queue.SimpleQueue[tuple[float, Picture] | None],
+        found: list[Asked],
+        began_s: float,
+        trouble: list[str],
+    ) -> None:
+        try:
+            with Client(self._socket) as client:
+                while (item := due.get()) is not None:
+                    at_s, picture = item
+                    found.append(asked_of(ask(client, self.ladder, picture), at_s, began_s))
+        except Exception as error:  # the boundary of this thread
+            trouble.append(f"{type(error).__name__}: {error}")
+
+    def _last_words(self) -> str:
+        log = self._home / "daemon.log"
+        return "\n".join(log.read_text(errors="replace").splitlines()[-3:]) if log.is_file() else "it left no log"
 
 
 def asked_of(sample: Sample, due_s: float, began_s: float) -> Asked:
@@ -187,26 +209,33 @@ def rig(
 def _profile(folder: LadderFolder, seconds: float, shelf: Path) -> None:
     """Where a daemon that keeps its state beside `shelf` finds it."""
     shelf.mkdir(parents=True)
-    command = [sys.executable, "-m", "flyball", "bench", folder.root, "--seconds", str(seconds)]
     document = shelf / f"{folder.name}.json"
-    done = subprocess.run(
-        [*command, "--json", document], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False
-    )
+    told = _flyball("bench", folder.root, "--seconds", str(seconds), "--json", document)[1]
     if not document.is_file():  # short runs are not valid by MLPerf's measure, which the exit code tells
-        raise SystemExit(f"flyball bench left no profile: {done.stderr.decode()[-500:]}")
+        raise FlyballError(f"flyball bench left no profile: {told}")
+
+
+def _flyball(*arguments: str | Path) -> tuple[int, str]:
+    """The command line's exit code and the end of what it told on stderr."""
+    command: list[str | Path] = [sys.executable, "-m", "flyball", *arguments]
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
+    return done.returncode, done.stderr.decode(errors="replace")[-500:]
 
 
 def mobilenets(place: Path) -> Path:
-    """A ladder of the shared MobileNets with the accuracies that their manifest states, made as a user makes one."""
+    """A ladder of the shared MobileNets with the accuracies that their manifest states, made as a user makes one.
+    Raises FlyballError."""
     models = [IMAGENET / f"mobilenet_{name}_quant.tflite" for name in MOBILENETS]
-    command = [sys.executable, "-m", "flyball", "ladder", "new", *models, "--labels", IMAGENET / "imagenet_labels.txt"]
-    subprocess.run([*command, "--name", "imagenet", "--out", place], check=True, stdout=subprocess.DEVNULL)
+    labels = IMAGENET / "imagenet_labels.txt"
+    code, told = _flyball("ladder", "new", *models, "--labels", labels, "--name", "imagenet", "--out", place)
+    if code:
+        raise FlyballError(f"flyball ladder new ended with exit code {code}: {told}")
     manifest = place / FILE_NAME
     text = manifest.read_text()
     for name, accuracy in MOBILENETS.items():
         table = f'artifact = "mobilenet_{name}_quant.tflite"'
         if table not in text:
-            raise SystemExit(f"{manifest}: no rung has {table}")
+            raise FlyballError(f"{manifest}: no rung has {table}")
         text = text.replace(table, f"{table}\naccuracy = {accuracy}")
     manifest.write_text(text)
     return place

@@ -13,11 +13,14 @@ import argparse
 import asyncio
 import gc
 import json
+import math
+import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +33,7 @@ from flyball.config import Engine
 from flyball.engine.inspect import inspect
 from flyball.engine.runner import LadderRunner
 from flyball.engine.standby import Standby
+from flyball.errors import FlyballError
 from flyball.events import Events
 from flyball.ladder.draft import DraftRequest, draft
 from flyball.ladder.manifest import FILE_NAME, LadderFolder, load
@@ -49,6 +53,51 @@ def arguments(doc: str | None, quick: str) -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help=quick)
     parser.add_argument("--json", action="store_true", help="print nothing but the result")
     return parser
+
+
+def ended(main: Callable[[], int]) -> int:
+    """The exit code of a script. What went wrong stands in one line on stderr. SIGTERM ends it as Ctrl-C does, so that
+    whatever it started (daemon, burners, pool) is taken down on the way out."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return main()
+    except (FlyballError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: no result", file=sys.stderr)
+        return 130
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def replace(file: Path, content: bytes) -> None:
+    """As a whole or not at all: on a full disk, what was there stays. Raises OSError."""
+    beside = file.with_name(file.name + ".new")
+    try:
+        beside.write_bytes(content)
+        os.replace(beside, file)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def within(low: float, high: float, whole: bool = False) -> Callable[[str], float]:
+    """A type for an argument: a number from `low` to `high`."""
+    what = "a whole number" if whole else "a number"
+
+    def number(text: str) -> float:
+        try:
+            value: float = int(text) if whole else float(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"expected {what} from {low:g} to {high:g}, found {text!r}")
+        return value
+
+    return number
 
 
 def show(result: Mapping[str, object], json_only: bool) -> None:

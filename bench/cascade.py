@@ -72,11 +72,13 @@ class OpenRung:
         self.name = name
         self._session = OnnxBackend().open(folder.artifact(rung), OnnxOptions(threads=1))
         (self._input,) = self._session.signature.inputs
-        self._resize, self._normalize, self._layout = rung.pre
-        if [type(step) for step in (*rung.pre, *rung.post)] != [Resize, Normalize, Layout, Softmax]:
-            raise SystemExit(
-                f"{name}: expected resize, normalize, layout and softmax; this script knows no other steps"
-            )
+        match (*rung.pre, *rung.post):
+            case (Resize() as first, Normalize() as second, Layout() as third, Softmax()):
+                self._resize, self._normalize, self._layout = first, second, third
+            case _:
+                raise SystemExit(
+                    f"{name}: expected resize, normalize, layout and softmax; this script knows no other steps"
+                )
 
     def answer(self, image: Tensor) -> Answer:
         began_s = time.perf_counter()

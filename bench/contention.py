@@ -46,12 +46,13 @@ import _simulator
 import msgspec
 import uvloop
 from _curves import LARGE, SMALL, Contention, Level, Rung, summary, table
-from _rig import IMAGENET, arguments, images, ladder_of, missing, percentile, show
+from _rig import IMAGENET, arguments, ended, images, ladder_of, missing, percentile, replace, show, within
 
 from flyball.clock import SystemClock
 from flyball.config import Engine, Sensing
 from flyball.demo import surface
 from flyball.demo.burners import Burners
+from flyball.demo.stage import check_writable
 from flyball.engine.runner import LadderRunner
 from flyball.engine.standby import Standby
 from flyball.events import Events
@@ -75,6 +76,7 @@ QUICK_LEVELS = (0, 2, 8)
 QUICK_RUNGS = (SMALL, LARGE, "r224-fp32")
 LIVE_RUNGS, LIVE_LEVELS, LIVE_S = ("r224-fp32", "r112-fp32", "r56-fp32"), (0, 1, 3), 15.0
 QUICK_S, QUICK_LIVE_LEVELS, QUICK_LIVE_S = 1.2, (0, 2), 3.0
+WHOLE_S, SECONDS = 6.0, (0.5, 600.0)  # from some ten answers on
 PER_S = 20.0
 PAUSE_S = 0.005  # at least, between an answer and the next request
 LOOK_S = 0.1  # between two looks at the signals
@@ -295,20 +297,24 @@ def _processor() -> str:
 def main() -> int:
     parser = arguments(__doc__, f"three rungs beside three levels, {QUICK_S:g} s each; one live beside two")
     parser.add_argument("--write", action="store_true", help=f"put the figures into {COMMITTED.name}")
-    parser.add_argument("--seconds", type=float, default=6.0, help="for each rung and level (default: 6, 12 minutes)")
+    parser.add_argument("--seconds", type=within(*SECONDS), help="for each rung and level (default: 6, 12 minutes)")
     options = parser.parse_args()
     if options.quick and options.write:
         parser.error("--write is for a whole run: leave out --quick")
+    if options.quick and options.seconds is not None:
+        parser.error(f"--quick takes {QUICK_S:g} s for each: leave out --seconds")
     if missing(*(_model(name) for name in MOBILENETS)):
         return 1
+    if options.write:
+        check_writable("--write", COMMITTED)
     if options.quick:
         result = uvloop.run(measure(QUICK_LEVELS, QUICK_RUNGS, QUICK_S, options.json))
     else:
-        result = uvloop.run(measure(LEVELS, (), options.seconds, options.json))
+        result = uvloop.run(measure(LEVELS, (), options.seconds or WHOLE_S, options.json))
     if options.write:
-        COMMITTED.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
-    levels, seconds = (QUICK_LIVE_LEVELS, QUICK_LIVE_S) if options.quick else (LIVE_LEVELS, LIVE_S)
-    points = _simulator.compare(result, LIVE_RUNGS, levels, seconds, options.json)
+        replace(COMMITTED, msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
+    levels, live_s = (QUICK_LIVE_LEVELS, QUICK_LIVE_S) if options.quick else (LIVE_LEVELS, LIVE_S)
+    points = _simulator.compare(result, LIVE_RUNGS, levels, live_s, options.json)
     if not options.json:
         print(table(result))
         print(_simulator.table(points))
@@ -317,4 +323,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

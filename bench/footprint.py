@@ -114,7 +114,7 @@ def daemon(home: Path, ladder: Path, broker_port: int) -> Iterator[tuple[subproc
 
 def family(pid: int) -> tuple[list[int], list[int]]:
     """(the daemon and its helpers, the session workers)."""
-    helpers, workers = [pid], []
+    helpers, workers = [pid], list[int]()
     for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
         command = Path(f"/proc/{child}/cmdline").read_bytes()
         (workers if b"flyball.engine.worker" in command else helpers).append(int(child))

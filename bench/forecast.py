@@ -26,12 +26,12 @@ import statistics
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import exp
 
 import numpy as np
-from _rig import arguments, percentile, show
+from _rig import arguments, ended, percentile, show
 from numpy.typing import NDArray
 
 from flyball.governor.memory import Trend, exhaustion
@@ -69,7 +69,7 @@ def series(seed: int) -> Series:
     rng = np.random.default_rng(seed)
     period_s = float(rng.choice([1.0, 10.0]))
     count = int(HORIZON_S / period_s)
-    t = np.arange(count) * period_s
+    t: Floats = np.arange(count, dtype=np.float64) * period_s
     room = float(rng.choice([1, 2, 4, 8])) * 1024 * MIB * rng.uniform(0.3, 0.8)
     leaking = seed % 2 == 0
     used = _noise(rng, count, period_s) * rng.uniform(0.002, 0.01)
@@ -142,7 +142,8 @@ def _teeth(rng: np.random.Generator, t: Floats, length_s: float, height: float) 
     tooth = np.searchsorted(edges, t, side="right")
     begins = np.concatenate(([edges[0] - length_s], edges))[tooth]
     ends = np.append(edges, edges[-1] + length_s)[tooth]
-    return np.append(heights, height)[tooth] * (t - begins) / (ends - begins)
+    risen: Floats = np.append(heights, height)[tooth] * (t - begins) / (ends - begins)
+    return risen
 
 
 def warnings_of(given: Series) -> list[Expected]:
@@ -160,14 +161,14 @@ def warnings_of(given: Series) -> list[Expected]:
     return begun
 
 
-def measure_memory(seeds: Iterable[int]) -> dict[str, float]:
+def scores(judged: Iterable[tuple[Series, Sequence[Expected]]]) -> dict[str, float]:
+    """Of each series, and the warnings that began in it."""
     leads_s: list[float] = []
     wrong: Counter[str] = Counter()
     leaks = found = inside = foretold = 0
-    for seed in seeds:
-        given = series(seed)
+    for given, expected in judged:
         right = []
-        for e in warnings_of(given):
+        for e in expected:
             assert e.in_s is not None and e.earliest_s is not None and e.latest_s is not None  # noqa: PT018
             if given.reached_s is not None:
                 foretold += 1
@@ -290,11 +291,12 @@ def measure_costs() -> dict[str, float]:
 
 def main() -> int:
     options = arguments(__doc__, "80 series and 8 zones instead of 200 and 24").parse_args()
-    memory = measure_memory(range(FIRST_SEED, FIRST_SEED + (80 if options.quick else 200)))
+    made = (series(seed) for seed in range(FIRST_SEED, FIRST_SEED + (80 if options.quick else 200)))
+    memory = scores((given, warnings_of(given)) for given in made)
     heat = measure_heat(range(FIRST_SEED, FIRST_SEED + (8 if options.quick else 24)), 3600)
     show({**memory, **heat, **measure_costs()}, options.json)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

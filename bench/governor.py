@@ -15,14 +15,17 @@ better_than_hysteresis in how many of the 8 dynamic traces (all but steady and b
                        than threshold + hysteresis: the 95 % interval of the paired difference in violations or in
                        accuracy leaves out 0; better accuracy counts where violations are not a point more; of the two
                        ladders the one with fewer
-worse_by_over_1        traces, over both ladders, in which it misses a point more than that, or has a point less
+worse_by_over_1        dynamic traces, over both ladders, in which it misses a point more than that, or has a point less
                        accuracy without surely missing fewer
 boundary_switches_per_h, boundary_accuracy_gap_pct   of the trace boundary: switches, and accuracy below that of the
                        best static rung
-throttled_s            the most seconds of any run in which the oracle's was not throttled at all
+throttled_s            the most seconds of any run in which the oracle's was not throttled at all (null: no such run)
 decision_us            one choice for 3 ladders of 8 rungs, median: predict every rung, choose, decide whether to move
 period_us              all that a period takes: taking in what was seen (filters of heat, slow-down, memory) before it,
                        and, after it, the figures that went in and how every rung looked, in words
+
+grid_edges             in how many parameters the tuned threshold + hysteresis lies at the edge of the grid that was
+                       searched: a better one may lie beyond (stderr names them)
 
 --grid searches the parameters of threshold + hysteresis on seeds 0 to 9 (least mean regret over traces and ladders) and
 writes them to bench/governor_grid.json, which every later run reads. --html writes one trace's page. --quick: 4 seeds,
@@ -35,21 +38,24 @@ import argparse
 import datetime
 import itertools
 import json
+import signal
 import statistics
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
-from _rig import arguments, show
+from _decision import decision_us
+from _rig import arguments, ended, replace, show, within
 
 from flyball.config import Governor as Rules
-from flyball.governor.perception import perceive, perceive_ladder
-from flyball.governor.policy import choose, decide
+from flyball.demo.stage import check_writable
+from flyball.errors import ConfigError, FlyballError
 from flyball.governor.replay import profiles, standard
 from flyball.governor.replay.baselines import Hysteresis, Threshold
 from flyball.governor.replay.page import page
@@ -58,8 +64,6 @@ from flyball.governor.replay.sample import draw
 from flyball.governor.replay.score import Difference, Score, paired, score
 from flyball.governor.replay.study import compare, everything
 from flyball.governor.replay.trace import Model
-from flyball.governor.state import State
-from flyball.governor.values import LadderView, Limits, Machine, Rung, Seen, View
 
 HERE = Path(__file__).resolve().parent
 CURVES, GRID = HERE / "contention.json", HERE / "governor_grid.json"
@@ -97,7 +101,11 @@ class Job:
 
 
 def rungs(ladder: str) -> tuple[Model, ...]:
-    return (profiles.measured(CURVES) if CURVES.exists() else profiles.STAND_INS)[ladder]
+    """Raises ConfigError."""
+    known = profiles.measured(CURVES) if CURVES.exists() else profiles.STAND_INS
+    if ladder not in known:
+        raise ConfigError(f"{CURVES}: has no rungs of {ladder}; measure them again: bench/contention.py --write")
+    return known[ladder]
 
 
 def scores_of(job: Job) -> dict[str, Score]:
@@ -144,6 +152,17 @@ def search(pool: ProcessPoolExecutor) -> Grid:
     )
 
 
+def edges(best: Hysteresis, points: Sequence[Hysteresis]) -> list[str]:
+    """The parameters that were searched, and in which no point lies on one side of the best one: what is better may lie
+    outside, and the baseline is then weaker than a search of more points would make it."""
+    found = []
+    for field in Hysteresis.__struct_fields__:
+        values = {getattr(point, field) for point in points}
+        if len(values) > 1 and getattr(best, field) in (min(values), max(values)):
+            found.append(field)
+    return found
+
+
 Found = Mapping[tuple[str, str], Sequence[Mapping[str, Score]]]  # by ladder and trace, one for each seed
 
 
@@ -154,15 +173,20 @@ def mean(scores: Sequence[Mapping[str, Score]], name: str, field: str) -> float 
 
 
 def against(scores: Sequence[Mapping[str, Score]], other: str, field: str) -> Difference:
-    """The governor's less the other's, seed by seed."""
-    return paired([getattr(s["governor"], field) or 0.0 for s in scores],
-                  [getattr(s[other], field) or 0.0 for s in scores])  # fmt: skip
+    """The governor's less the other's, seed by seed. Raises FlyballError where one of the two is not known."""
+    pairs = [(getattr(s["governor"], field), getattr(s[other], field)) for s in scores]
+    if any(None in pair for pair in pairs):
+        raise FlyballError(f"governor or {other} has no {field} for some seed: nothing was asked, or nothing answered")
+    return paired([own for own, _ in pairs], [its for _, its in pairs])
 
 
 def gap_pct(scores: Sequence[Mapping[str, Score]], other: str, field: str) -> float:
-    """Of means, by how many percent the governor's is above the other's."""
-    own, its = mean(scores, "governor", field), mean(scores, other, field)
-    return 0.0 if own is None or not its else (own / its - 1.0) * 100.0
+    """Of means, by how many percent the governor's is above the other's. Raises FlyballError as `against`."""
+    its = mean(scores, other, field)
+    difference = against(scores, other, field).mean
+    if not its:
+        raise FlyballError(f"{field} of {other} is 0: there are no percent of that")
+    return difference / its * 100.0
 
 
 def better(scores: Sequence[Mapping[str, Score]]) -> bool:
@@ -182,12 +206,13 @@ def figures(found: Found) -> dict[str, object]:
     dynamic = {key: scores for key, scores in found.items() if key[1] not in STILL}
     edge = [scores for (_, trace), scores in found.items() if trace == "boundary"]
     ladders = sorted({ladder for ladder, _ in found})
-    every = [each for scores in found.values() for each in scores]
+    calm = [each["governor"] for scores in found.values() for each in scores if each["oracle"].throttled_s == 0.0]
     gaps = {key: against(scores, "oracle", "violations").mean * 100.0 for key, scores in found.items()}
+    worst = max(gaps, key=lambda key: gaps[key])
     choice_us, period_us = decision_us()
     return {
         "violation_gap_points": round(max(gaps.values()), 2),
-        "violation_gap_worst": "/".join(max(gaps, key=lambda key: gaps[key])),
+        "violation_gap_worst": "/".join(worst),
         "accuracy_gap_pct": round(max(-gap_pct(s, "oracle", "accuracy") for s in judged.values()), 2),
         "energy_gap_pct": round(max(gap_pct(s, "oracle", "gross_joules_per_answer") for s in judged.values()), 2),
         "net_energy_gap_pct": round(max(gap_pct(s, "oracle", "joules_per_answer") for s in judged.values()), 2),
@@ -197,7 +222,7 @@ def figures(found: Found) -> dict[str, object]:
         "worse_by_over_1": sum(worse(scores) for scores in dynamic.values()),
         "boundary_switches_per_h": round(max(mean(s, "governor", "switches_per_h") or 0.0 for s in edge), 2),
         "boundary_accuracy_gap_pct": round(max(-gap_pct(s, "static", "accuracy") for s in edge), 2),
-        "throttled_s": max(each["governor"].throttled_s for each in every if each["oracle"].throttled_s == 0.0),
+        "throttled_s": max((each.throttled_s for each in calm), default=None),
         "decision_us": choice_us,
         "period_us": period_us,
         "seeds": len(next(iter(found.values()))),
@@ -232,66 +257,53 @@ def table(found: Found) -> str:
     return "\n".join(lines)
 
 
-def decision_us(calls: int = 300) -> tuple[float, float]:
-    """Of the choice and of the whole period: medians over calls, each fed with the state that the one before left."""
-    names = [f"r{i}" for i in range(8)]
-    models = tuple(
-        Rung(name=name, accuracy=0.95 - 0.03 * i, work_s=0.012 / (1 + i), spread=0.1, joules=0.04 / (1 + i),
-             rss_bytes=8e7, load_s=0.4, resident=i == 2)
-        for i, name in enumerate(names)
-    )  # fmt: skip
-    limits = Limits(deadline_s=0.03, temperature_c=85.0, memory_available_bytes=6.4e7, power_w=9.0)
-    state, taken, chosen = State(), [], []
-    for number in range(calls):
-        seen = Seen(arrivals_per_s=15.0, answers=15, work_mean_s=0.0045 + 0.0001 * (number % 7), work_std_s=0.0005,
-                    late=0.02, window_answers=75, p50_s=0.005, p95_s=0.011)  # fmt: skip
-        view = View(
-            now_s=float(number),
-            wall_s=1.7e9 + number,
-            machine=Machine(contention=0.5 + 0.1 * (number % 5), cpu_utilization=0.6, clock=1.0,
-                            zones={"soc": 60.0 + 0.1 * (number % 9)}, power_w=8.0, memory_available_bytes=9e8,
-                            memory_pressure=0.0),
-            ladders=tuple(LadderView(name=f"l{n}", active="r2", rungs=models, seen=seen, limits=limits)
-                          for n in range(3)),
-        )  # fmt: skip
-        before = state
-        began = time.perf_counter()
-        _, state = decide(view, RULES, before)
-        taken.append(time.perf_counter() - began)
-        found = [
-            perceive_ladder(v, view, RULES, perceive(view, RULES, before), before.of(v.name)) for v in view.ladders
-        ]
-        informed = msgspec.structs.replace(
-            perceive(view, RULES, before),
-            ladders={v.name: own for v, (own, _) in zip(view.ladders, found, strict=True)},
-        )
-        began = time.perf_counter()
-        choose(view, RULES, informed, [checks for _, checks in found])
-        chosen.append(time.perf_counter() - began)
-    choice_us, period_us = (statistics.median(row[calls // 3 :]) * 1e6 for row in (chosen, taken))
-    return round(choice_us, 1), round(period_us, 1)
-
-
 def options() -> argparse.Namespace:
     parser = arguments(__doc__, "4 seeds, one ladder, 6 traces")
     parser.add_argument("--grid", action="store_true", help=f"search again and write {GRID.name}")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write the page of one trace (see --trace)")
-    parser.add_argument("--trace", default="cpu-bursts", help="for --html (default: cpu-bursts)")
-    parser.add_argument("--workers", type=int, default=2, help="processes (default: 2)")
-    return parser.parse_args()
+    parser.add_argument("--trace", choices=standard.NAMES, help="for --html (default: cpu-bursts)")
+    parser.add_argument("--workers", type=within(1, 64, whole=True), default=2, help="processes (default: 2)")
+    chosen = parser.parse_args()
+    if chosen.trace is not None and chosen.html is None:
+        parser.error("--trace says which trace --html shows: name a file with --html")
+    return chosen
+
+
+def tuned_by(file: Path) -> Hysteresis:
+    """Raises ConfigError."""
+    if not file.exists():
+        print(f"no {file.name}: threshold + hysteresis is not tuned (--grid does that)", file=sys.stderr)
+        return TUNED
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Grid).best
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: not what --grid writes: {error}; search again") from None
+
+
+def deaf() -> None:
+    """A process of the pool leaves Ctrl-C to its parent, which cancels what waits."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def main() -> int:
     chosen = options()
-    tuned = TUNED
-    with ProcessPoolExecutor(chosen.workers) as pool:
+    for name, file in (("--html", chosen.html), ("--grid", GRID if chosen.grid else None)):
+        if file is not None:
+            check_writable(name, file)
+    try:
+        return judge(chosen)
+    except BrokenProcessPool:
+        raise FlyballError("a process of the pool was killed (short of memory?): try --workers 1") from None
+
+
+def judge(chosen: argparse.Namespace) -> int:
+    with ProcessPoolExecutor(int(chosen.workers), initializer=deaf) as pool:
         if chosen.grid:
-            grid = search(pool)
-            GRID.write_bytes(msgspec.json.format(msgspec.json.encode(grid), indent=1) + b"\n")
-        if GRID.exists():
-            tuned = msgspec.json.decode(GRID.read_bytes(), type=Grid).best
-        else:
-            print(f"no {GRID.name}: threshold + hysteresis is not tuned (--grid does that)", file=sys.stderr)
+            replace(GRID, msgspec.json.format(msgspec.json.encode(search(pool)), indent=1) + b"\n")
+        tuned = tuned_by(GRID)
+        if cut := ", ".join(edges(tuned, POINTS)):
+            print(f"threshold + hysteresis is at the edge of the grid in {cut}: better may lie beyond", file=sys.stderr)
         ladders, seeds, traces = (
             (LADDERS[:1], QUICK_SEEDS, QUICK_TRACES) if chosen.quick else (LADDERS, SEEDS, standard.NAMES)
         )
@@ -304,12 +316,12 @@ def main() -> int:
         print(table(found))
         print(f"\nthreshold + hysteresis: {json.dumps(msgspec.to_builtins(tuned))}\n")
     if chosen.html is not None:
-        trace = standard.standard(chosen.trace, "defects", rungs("defects"), SEEDS[0])
+        trace = standard.standard(chosen.trace or "cpu-bursts", "defects", rungs("defects"), SEEDS[0])
         compared = compare(trace, ["governor", "hysteresis", "oracle"], RULES, tuned)
         chosen.html.write_text(page(compared.runs, compared.scores), encoding="utf-8")
-    show(figures(found), chosen.json)
+    show({**figures(found), "grid_edges": len(edges(tuned, POINTS))}, chosen.json)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

@@ -33,8 +33,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from _live import GOVERNED, IMAGENET, LADDER, MOBILENETS, Asked, Plan, between, mobilenets, rig
-from _rig import arguments, missing, show
+from _rig import arguments, ended, missing, show
 
+from flyball.errors import FlyballError
 from flyball.ladder.manifest import FILE_NAME
 
 HELD = 3
@@ -86,11 +87,27 @@ def compared(ladder: Path, worths: Mapping[str, float], options: argparse.Namesp
                 live.run(policy, first)
             found[policy] = live.run(policy, plan)
         deadline_s = live.deadline_s
+    return scores(found, held, plan, deadline_s, worths)
+
+
+def scores(
+    found: Mapping[str, Sequence[Asked]],
+    held: Sequence[str],
+    plan: Plan,
+    deadline_s: float,
+    worths: Mapping[str, float],
+) -> dict[str, object]:
+    """`found` has GOVERNED and every rung of `held`; an answer in time counts as much as `worths` says of its rung, or,
+    without any, 1 if it was right. Raises FlyballError where there is nothing to compare with."""
     seconds = plan.ends_s()
 
     def per_s(asked: Sequence[Asked]) -> float:
         return sum(_worth(a, worths) for a in asked if a.in_time(deadline_s)) / seconds
 
+    if not any(per_s(found[rung]) for rung in held):
+        raise FlyballError(
+            f"no rung that was held had a right answer within {deadline_s * 1e3:.1f} ms: nothing to compare"
+        )
     best = max(held, key=lambda rung: per_s(found[rung]))
     oracle, at_s = 0.0, 0.0
     for length_s in plan.phases_s:
@@ -112,4 +129,4 @@ def _worth(asked: Asked, worths: Mapping[str, float]) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

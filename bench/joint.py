@@ -20,7 +20,7 @@ import statistics
 import sys
 from dataclasses import dataclass, field
 
-from _rig import arguments, show
+from _rig import arguments, ended, show
 
 from flyball.config import Governor as Rules
 from flyball.governor.policy import decide
@@ -153,4 +153,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

@@ -160,7 +160,11 @@ def measure(kills: int, whole: int, seed: int, pause: Path | None, talk: bool) -
                     if talk and (kill + 1) % 50 == 0:
                         print(f"{kill + 1} kills, {time.monotonic() - began_s:.0f} s", file=sys.stderr, flush=True)
                 run.settle(fleet)
-                found = {"kills": run.kills, "whole_daemon": run.whole, "broker_restarts": run.restarts}
+                found: dict[str, object] = {
+                    "kills": run.kills,
+                    "whole_daemon": run.whole,
+                    "broker_restarts": run.restarts,
+                }
                 found |= figures(run.orders, ends(fleet), run.effects(), run.ledger(fleet))
                 return {**found, "seconds": round(time.monotonic() - began_s)}
         finally:

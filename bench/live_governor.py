@@ -21,10 +21,10 @@ from __future__ import annotations
 import os
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from _live import ALLOWED, GOVERNED, LADDER, Asked, Plan, between, late_share, rig
-from _rig import arguments, missing, show
+from _rig import arguments, ended, missing, show
 
 from flyball.ladder.manifest import FILE_NAME
 
@@ -34,7 +34,7 @@ LOOK_S = 2.0
 
 
 def main() -> int:
-    options = arguments(__doc__, "two bursts, and only two rungs held").parse_args()
+    options = arguments(__doc__, "one burst of 5 s, two rungs held, no profile: says nothing").parse_args()
     if missing(LADDER / FILE_NAME):
         return 2
     cores = os.cpu_count() or 1
@@ -48,11 +48,19 @@ def main() -> int:
                 print(f"{policy} ...", file=sys.stderr)
             found[policy] = live.run(policy, plan)
         deadline_s = live.deadline_s
+    show(scores(found, held, plan, deadline_s), options.json)
+    return 0
+
+
+def scores(
+    found: Mapping[str, Sequence[Asked]], held: Sequence[str], plan: Plan, deadline_s: float
+) -> dict[str, object]:
+    """`found` has GOVERNED and every rung of `held`, the strongest first."""
     late = {policy: late_share(asked, deadline_s) for policy, asked in found.items()}
     best = next((rung for rung in held if late[rung] <= ALLOWED), min(held, key=late.__getitem__))
     governed = found[GOVERNED]
     down, up = recoveries(governed, plan, deadline_s)
-    result: dict[str, object] = {
+    return {
         "recovery_s": round(max(statistics.median(down), statistics.median(up)), 2),
         "recovery_down_s": round(statistics.median(down), 2),
         "recovery_up_s": round(statistics.median(up), 2),
@@ -65,8 +73,6 @@ def main() -> int:
         **{f"late_pct_{policy}": round(share * 100, 2) for policy, share in late.items()},
         "requests": len(governed),
     }
-    show(result, options.json)
-    return 0
 
 
 def recoveries(asked: Sequence[Asked], plan: Plan, deadline_s: float) -> tuple[list[float], list[float]]:
@@ -93,4 +99,4 @@ def _until_in_time(asked: Sequence[Asked], begin_s: float, end_s: float, deadlin
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

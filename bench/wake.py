@@ -34,7 +34,10 @@ RATES = (100, 1000)  # a second
 
 async def paced(runner: LadderRunner, request: InferRequest, per_s: float, seconds: float) -> tuple[float, float]:
     """p50 in seconds, and the worker's share of a core."""
-    worker = psutil.Process(runner._seats.active.workers[0].pid)  # bench only: whose processor time it is
+    active = runner._seats.active  # bench only: whose processor time it is
+    if active is None:
+        raise SystemExit("the ladder has no active rung")
+    worker = psutil.Process(active.workers[0].pid)
     before, began = worker.cpu_times(), time.perf_counter()
     taken = []
     while time.perf_counter() - began < seconds:
