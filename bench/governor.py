@@ -27,9 +27,9 @@ period_us              all that a period takes: taking in what was seen (filters
 grid_edges             in how many parameters the tuned threshold + hysteresis lies at the edge of the grid that was
                        searched: a better one may lie beyond (stderr names them)
 
---grid searches the parameters of threshold + hysteresis on seeds 0 to 9 (least mean regret over traces and ladders) and
-writes them to bench/governor_grid.json, which every later run reads. --html writes one trace's page. --quick: 4 seeds,
-the defects' ladder, 6 traces.
+--grid searches the parameters of threshold + hysteresis (108 points on seeds 0 and 1, the best 12 of them on seeds 0 to
+9; least mean regret over traces and ladders) and writes them to bench/governor_grid.json, which every later run reads.
+--html writes one trace's page. --quick: 4 seeds, the defects' ladder, 6 traces.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -74,21 +75,26 @@ STILL = ("steady", "boundary")
 VIOLATIONS_ONLY = ("sensor-drop-out",)
 POINT = 0.01
 POINTS = tuple(
-    Hysteresis(down=down, up=up, down_windows=fast, up_windows=slow)
-    for down, up, fast, slow in itertools.product((0.65, 0.8), (0.3, 0.5), (1, 2), (20, 60, 180))
+    Hysteresis(down=down, up=up, down_windows=fast, up_windows=slow, dwell_s=dwell_s)
+    for down, up, fast, slow, dwell_s in itertools.product(
+        (0.35, 0.5, 0.65), (0.2, 0.3, 0.4), (1, 2), (180, 400, 900), (3.0, 10.0)
+    )
 )
+COARSE_SEEDS, KEPT = range(2), 12  # all points on these, the best of them on all of GRID_SEEDS
 RULES = Rules()
 T = TypeVar("T")
 
 
 class Grid(msgspec.Struct, frozen=True, kw_only=True):
-    """bench/governor_grid.json: every point's regret in accuracy per request, and the best of them."""
+    """bench/governor_grid.json: regrets in accuracy per request, of all points on COARSE_SEEDS and of the best of those
+    on `seeds`, and what is best on these."""
 
     date: str
     rungs: str
     seeds: tuple[int, ...]
     traces: tuple[str, ...]
     best: Hysteresis
+    coarse: tuple[tuple[Hysteresis, float], ...]
     points: tuple[tuple[Hysteresis, float], ...]
 
 
@@ -116,12 +122,11 @@ def scores_of(job: Job) -> dict[str, Score]:
     return {**found, "static": found[compared.best_static or "oracle"]}
 
 
-def regrets_of(job: Job) -> list[float]:
-    """Of every point of the grid."""
+def regrets_of(points: Sequence[Hysteresis], job: Job) -> list[float]:
     trace = standard.standard(job.trace, job.ladder, rungs(job.ladder), job.seed)
     sample = draw(trace)
     best = score(run(trace, policy("oracle", trace), "oracle", sample)).worth
-    return [best - score(run(trace, Threshold(point), "hysteresis", sample)).worth for point in POINTS]
+    return [best - score(run(trace, Threshold(point), "hysteresis", sample)).worth for point in points]
 
 
 def told(results: Iterable[T], count: int, what: str) -> Iterator[T]:
@@ -137,19 +142,26 @@ def told(results: Iterable[T], count: int, what: str) -> Iterator[T]:
 
 
 def search(pool: ProcessPoolExecutor) -> Grid:
-    jobs = [Job(ladder=ladder, trace=trace, seed=seed, tuned=TUNED)
-            for seed in GRID_SEEDS for ladder in LADDERS for trace in standard.NAMES]  # fmt: skip
-    rows: list[list[float]] = list(told(pool.map(regrets_of, jobs), len(jobs), "grid"))
-    regrets = [statistics.fmean(column) for column in zip(*rows, strict=True)]
-    best = POINTS[min(range(len(POINTS)), key=regrets.__getitem__)]
+    coarse = regrets(pool, POINTS, COARSE_SEEDS)
+    kept = sorted(POINTS, key=coarse.__getitem__)[:KEPT]
+    fine = regrets(pool, kept, GRID_SEEDS)
     return Grid(
         date=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         rungs=CURVES.name if CURVES.exists() else "as they come with flyball.governor.replay",
         seeds=tuple(GRID_SEEDS),
         traces=standard.NAMES,
-        best=best,
-        points=tuple(zip(POINTS, regrets, strict=True)),
+        best=min(kept, key=fine.__getitem__),
+        coarse=tuple(coarse.items()),
+        points=tuple(fine.items()),
     )
+
+
+def regrets(pool: ProcessPoolExecutor, points: Sequence[Hysteresis], seeds: Sequence[int]) -> dict[Hysteresis, float]:
+    """The mean over seeds, ladders and traces."""
+    jobs = [Job(ladder=ladder, trace=trace, seed=seed, tuned=TUNED)
+            for seed in seeds for ladder in LADDERS for trace in standard.NAMES]  # fmt: skip
+    rows = list(told(pool.map(partial(regrets_of, points), jobs), len(jobs), "grid"))
+    return {point: statistics.fmean(column) for point, column in zip(points, zip(*rows, strict=True), strict=True)}
 
 
 def edges(best: Hysteresis, points: Sequence[Hysteresis]) -> list[str]:

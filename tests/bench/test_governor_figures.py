@@ -130,7 +130,9 @@ def test_the_baseline_is_tuned_on_other_seeds_than_it_is_scored_on(bench: Module
     grid = msgspec.json.decode(bench.GRID.read_bytes(), type=bench.Grid)
     assert grid.seeds == tuple(bench.GRID_SEEDS)
     assert grid.traces == standard.NAMES
-    assert {point for point, _ in grid.points} == set(bench.POINTS), "the file is of another search: --grid"
+    assert {point for point, _ in grid.coarse} == set(bench.POINTS), "the file is of another search: --grid"
+    kept = sorted(grid.coarse, key=lambda each: each[1])[: bench.KEPT]
+    assert {point for point, _ in grid.points} == {point for point, _ in kept}
     assert grid.best == min(grid.points, key=lambda each: each[1])[0]
 
 

@@ -120,6 +120,59 @@ def test_nothing_fits_and_nobody_climbs_for_it() -> None:
     assert chosen(parties) == (2, 2)
 
 
+@pytest.mark.parametrize("cpus", [1, 4])
+@pytest.mark.parametrize("active", [0, 3])
+def test_a_deadline_that_no_rung_meets_does_not_drag_the_others_down(active: int, cpus: int) -> None:
+    shared = around(cpus=cpus)
+
+    def one(deadline_s: float) -> Party:
+        its = [outlook(i, 0.95 - 0.1 * i, 0.02 / (i + 1), 10.0) for i in range(4)]
+        return party(its, Limits(deadline_s=deadline_s), shared, active=active)
+
+    for deadline_s in (0.001, 0.004):
+        parties = [one(deadline_s), one(0.2)]
+        settle(parties, shared, "accuracy-first")
+        assert chosen(parties) == (3, 0), deadline_s
+        assert parties[1].chosen().broken is None
+
+
+def test_what_eases_a_late_ladder_is_given_up_where_that_is_worth_more() -> None:
+    shared = around(cpus=1)
+    poor = party([outlook(0, 0.9, 0.004, 10.0)], Limits(deadline_s=0.0046), shared)
+    works = (0.020, 0.003)
+    other = party([outlook(i, 0.9 - 0.1 * i, works[i], 20.0) for i in range(2)], Limits(deadline_s=0.5), shared)
+    settle([poor, other], shared, "accuracy-first")
+    assert poor.chosen().broken == "latency"
+    assert (poor.chosen().missed or 0.0) < 0.25  # beside the stronger rung it would be half of them, for 10 points
+    assert other.chosen().index == 1
+
+
+@pytest.mark.parametrize("limits", [Limits(power_w=3.0), Limits(energy_j_per_h=3.0 * 3600)])
+def test_a_cap_that_nothing_keeps_still_asks_for_all(limits: Limits) -> None:
+    shared = around()
+    parties = [
+        party([outlook(i, 0.9 - 0.1 * i, 0.02 / (i + 1), 10.0, joules=0.5 / (i + 1)) for i in range(3)], its, shared)
+        for its in (limits, Limits(deadline_s=0.5))
+    ]
+    settle(parties, shared, "accuracy-first")
+    assert chosen(parties) == (2, 2)
+
+
+def test_ladders_that_get_back_what_they_gave_still_suit_each_other() -> None:
+    shared = around(cpus=1)
+    heavy = [0.030, 0.020, 0.004]
+    parties = [
+        party([outlook(0, 0.9, 0.020, 2.0)], Limits(deadline_s=0.001), shared),
+        *(
+            party([outlook(i, 0.95 - 0.1 * i, w, 20.0) for i, w in enumerate(heavy)], Limits(deadline_s=0.1), shared)
+            for _ in range(2)
+        ),
+    ]
+    settle(parties, shared, "accuracy-first")
+    assert [p.chosen().broken for p in parties] == ["latency", None, None]
+    assert sum(chosen(parties)) < 4  # at the bottom both would be
+
+
 def machines(seed: int, count: int) -> Iterator[tuple[list[Party], Scene]]:
     draw = random.Random(seed)
     for _ in range(count):

@@ -18,7 +18,9 @@ def taught(rung: str, *factors: tuple[float, float]) -> SlowDown:
     slow = SlowDown()
     for contention, factor in factors:
         for second in range(30):
-            slow = estimator.observe(slow, WORK_S[rung], contention, estimator.Sample(factor, 0.05 * factor, 10), float(second))
+            slow = estimator.observe(
+                slow, WORK_S[rung], contention, estimator.Sample(factor, 0.05 * factor, 10), float(second)
+            )
     return slow
 
 

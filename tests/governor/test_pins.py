@@ -130,6 +130,24 @@ def test_neither_does_a_cap_of_power() -> None:
     assert "although power 6.00 W over the limit 3.00 W" in plant.log[-1].reason
 
 
+@pytest.mark.parametrize("mode", ["accuracy-first", "observe", "pinned"])
+@pytest.mark.parametrize("odd", ["memory", "temperature"])
+def test_one_odd_reading_does_not_let_latency_win_over_a_pin(odd: str, mode: str) -> None:
+    limits = Limits(deadline_s=0.018, memory_available_bytes=64 * MIB, temperature_c=80.0)
+    plant = Plant(rules=Rules(mode=mode), limits=limits, contended=True, memory_mib=1000.0, zones={"x/cpu": 50.0})
+    plant.pin("a")
+    plant.run(60)
+    if odd == "memory":
+        plant.memory_mib = 10.0
+    else:
+        plant.zones = {"x/cpu": 90.0}
+    assert plant.moves(1) == []
+    assert "held at a by a pin" in plant.log[-1].reason
+    assert f"{odd} " in plant.log[-1].reason, "and it is told"
+    plant.memory_mib, plant.zones = 1000.0, {"x/cpu": 50.0}
+    assert plant.moves(60) == []
+
+
 @pytest.mark.parametrize(("force", "expected"), [(False, [("a", "c")]), (True, [])])
 def test_a_lost_sensor_stands_for_its_limit(force: bool, expected: list[tuple[str, str]]) -> None:
     plant = Plant(limits=Limits(temperature_c=95.0), temp_c=60.0)

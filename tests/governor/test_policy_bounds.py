@@ -13,8 +13,8 @@ from simulated_plant import LADDER, Plant
 
 from flyball.config import Governor as Rules
 from flyball.governor import joint
-from flyball.governor.judgement import bounds
-from flyball.governor.outlook import outlooks, scene, warm
+from flyball.governor.judgement import bounds, judge
+from flyball.governor.outlook import Scene, outlooks, scene, warm
 from flyball.governor.perception import perceive, perceive_ladder
 from flyball.governor.policy import decide
 from flyball.governor.state import CLIMBS_PER_HOUR, State
@@ -232,8 +232,8 @@ def test_a_rung_that_breaks_a_hard_limit_is_not_chosen_while_another_keeps_all(
         assert after
 
 
-def wanted(view: View, rules: Rules, state: State) -> list[tuple[str, float]]:
-    """What joint.settle wants of each ladder, and its worth."""
+def before_the_choice(view: View, rules: Rules, state: State) -> tuple[list[joint.Party], Scene]:
+    """What joint.settle has to choose from."""
     before = state.ladders
     state = perceive(view, rules, state)
     own = {v.name: perceive_ladder(v, view, rules, state, before[v.name])[0] for v in view.ladders}
@@ -247,8 +247,39 @@ def wanted(view: View, rules: Rules, state: State) -> list[tuple[str, float]]:
     warm(around, view, state, here, [p.outlooks for p in parties], rules.horizon_s)
     for party in parties:
         party.kept = bounds(party.ladder.limits, party.own.overhead_s, rules, around)
+    return parties, around
+
+
+def wanted(view: View, rules: Rules, state: State) -> list[tuple[str, float]]:
+    """What joint.settle wants of each ladder, and its worth."""
+    parties, around = before_the_choice(view, rules, state)
     joint.settle(parties, around, rules.mode)
     return [(p.chosen().rung.name, joint.worth(p.chosen(), rules.mode)) for p in parties]
+
+
+@many
+@given(rows())
+def test_what_keeps_every_limit_is_wanted_wherever_there_is_such_a_rung(
+    row: tuple[Rules, list[View], list[bool], Pin | None],
+) -> None:
+    """Each rung judged by itself here, those too that the choice never comes to."""
+    rules, views, works, _ = row
+    alone = [msgspec.structs.replace(view, ladders=view.ladders[:1]) for view in views]
+    for view, before, _, _ in walk(rules, alone, works, None):
+        before = before.having(view.ladders[0].name, before.of(view.ladders[0].name))
+        (party,), around = before_the_choice(view, rules, before)
+        here = party.outlooks[party.active]
+        may = [o for o in party.outlooks if not o.barred and (o is here or not o.held)]
+        better = [o for o in may if joint.worth(o, rules.mode) > joint.worth(here, rules.mode)]
+        fits = []
+        for one in may:
+            copy = msgspec.structs.replace(one)
+            climbs = one is not here and (here not in may or one in better or one.index < here.index)
+            if judge(copy, party.kept, around, 0.0, 0.0, 0.0, climbs):
+                fits.append(one.rung.name)
+        joint.settle([party], around, rules.mode)
+        if fits:
+            assert party.chosen().broken is None, (party.chosen(), fits)
 
 
 def looser(limits: Limits, factor: float, degrees: float) -> Limits:
@@ -261,6 +292,8 @@ def looser(limits: Limits, factor: float, degrees: float) -> Limits:
         power_w=times(limits.power_w),
         energy_j_per_h=times(limits.energy_j_per_h),
         temperature_c=None if limits.temperature_c is None else limits.temperature_c + degrees,
+        quantile=max(0.5, limits.quantile - (factor - 1.0) / 10.0),
+        accuracy=None if limits.accuracy is None else limits.accuracy / factor,
         memory_available_bytes=None
         if limits.memory_available_bytes is None
         else limits.memory_available_bytes / factor,
@@ -285,6 +318,38 @@ def test_a_looser_limit_never_makes_the_wanted_rung_worse(
     fits = [c for c in decision.candidates if c.rung == name and not c.ruled_out_by]
     if fits:
         assert worth_then >= worth
+
+
+@many
+@given(rows(), st.data())
+def test_a_clock_that_goes_back_is_a_new_start(
+    row: tuple[Rules, list[View], list[bool], Pin | None], data: st.DataObject
+) -> None:
+    """Nothing may raise, and what was ordered holds on."""
+    rules, views, works, pin = row
+    back_s = [data.draw(st.sampled_from([0.0, 0.0, 1.0, 1e3, 1e8])) for _ in views]
+    turned = [
+        msgspec.structs.replace(view, now_s=view.now_s - sum(back_s[: i + 1])) for i, view in enumerate(views * 2)
+    ]
+    for view, before, decisions, after in walk(rules, turned, works * 2, pin):
+        assert len(decisions) == len(view.ladders)
+        assert not [x for x in numbers(msgspec.to_builtins(after)) if not math.isfinite(x)]
+        assert after.looked_s == view.now_s
+        if before.of("x").pin is not None:
+            assert after.of("x").pin == before.of("x").pin
+        for own in after.ladders.values():
+            assert own.since_s <= view.now_s + 0.1  # when the last change was made
+            assert all(at_s <= view.now_s + 0.1 for at_s in own.climbs_s)
+
+
+@pytest.mark.parametrize("quantile", [0.0, 1.0, -1.0, 2.0, math.nan, math.inf])
+def test_a_quantile_that_is_none_is_the_usual_one(quantile: float) -> None:
+    """Wherever limits are read it is refused; what is made of numbers all the same can be decided on."""
+    plant = Plant(limits=Limits(deadline_s=0.018, quantile=quantile))
+    usual = Plant(limits=Limits(deadline_s=0.018))
+    plant.run(5)
+    usual.run(5)
+    assert plant.log == usual.log
 
 
 HASTY = Rules(dwell_s=0, climb_backoff_s=0, climb_backoff_max_s=0, up_windows=1, down_windows=1, of_windows=1)

@@ -31,6 +31,7 @@ SLICE_S, LONG_S = 0.002, 0.010  # work up to a slice is let through, work of man
 SHARE = 0.9  # slow-down per task beside it, of long work
 UNSURE = 0.25  # relative standard deviation of the guess
 SPREADING, WIDEST = 0.2, 3.0  # share of the newest sample of a spread, and the largest
+JUMP = 25.0  # times the variance of an innovation: more is no chance, and answers scatter around what is new
 LARGEST = 1e4
 HIDDEN_S, FORGOTTEN_S = 60.0, 120.0
 
@@ -96,7 +97,8 @@ def observe(slow: SlowDown, work_s: float, contention: float, sample: Sample, no
             known[index] = Level(max(mean + gain * innovation, 0.01), max(1.0 - gain * weight, 0.0) * p, adapted, now_s)
     spreads = slow.spreads
     if sample.std is not None:
-        scatter = min(sample.std / max(after, 0.01), WIDEST)
+        around = factor if innovation * innovation > JUMP * total else after
+        scatter = min(sample.std / max(around, 0.01), WIDEST)
         if wide is not None:  # variances have a mean that is right, however few answers each is of
             scatter = sqrt(wide * wide + SPREADING * (scatter * scatter - wide * wide))
         spreads = (*spreads[:nearest], scatter, *spreads[nearest + 1 :])

@@ -17,7 +17,7 @@ from flyball.governor.constraints import Check, duration, milliseconds
 from flyball.governor.joint import LEAST_GAIN, PLAIN, Mode, value, worth
 from flyball.governor.outlook import Outlook
 from flyball.governor.state import CLIMB, CLIMBS_PER_HOUR, Action, LadderState
-from flyball.governor.values import LadderView
+from flyball.governor.values import HARD, LadderView
 
 CERTAIN = 0.10  # of the requests; or twice what is allowed, or so many more: not to be waited for
 TELLING, CLEAR = 100, 0.8  # so many answers, and so much of the share that is allowed
@@ -25,6 +25,7 @@ CLOSE = 0.25  # of the requests predicted late: what breaks a limit by no more m
 DOUBTED = 5  # periods in a row in which a breach is predicted that is neither certain nor seen
 OPENING_COST = 0.5  # of accuracy, for each second in which a rung is opened beside the one that answers
 LONGEST_STREAK = 1000
+SPENT_S = 60.0  # between two steps up that heat or memory ask for, when the climbs of the hour were made
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -84,6 +85,9 @@ def down(
     if now_s - own.since_s < min(2.0 * rules.period_s, rules.dwell_s):
         return Verdict(reason=f"{why}; {dwelling(own, rules, now_s)}", binding=binding)
     action: Action = "down" if target.index > here.index else "up"
+    spent = action == "up" and not own.entered and len(own.climbs_s) >= CLIMBS_PER_HOUR
+    if spent and (binding not in HARD or now_s - own.since_s < SPENT_S):
+        return Verdict(reason=f"{why}; {expected(target, ladder)}; but {_climbs(own)}", binding=binding)
     reason = f"{why}; {expected(target, ladder)}"
     return Verdict(
         action=action, target=target.rung.name, reason=reason, binding=binding, unforeseen=unforeseen, narrow=narrow
@@ -107,8 +111,7 @@ def climb(
     if now_s - own.since_s < rules.dwell_s:
         return Verdict(reason=f"{expected(target, ladder)}; {dwelling(own, rules, now_s)}", binding="dwell"), own
     if not sooner and len(own.climbs_s) >= CLIMBS_PER_HOUR:
-        text = f"there were {len(own.climbs_s)} climbs in the last hour, and that many are allowed"
-        return Verdict(reason=f"{expected(target, ladder)}; but {text}", binding="climbs"), own
+        return Verdict(reason=f"{expected(target, ladder)}; but {_climbs(own)}", binding="climbs"), own
     gain = value(target, mode) - value(here, mode)
     if mode not in PLAIN and not target.rung.resident and target.rung.load_s is not None:
         cost, stay_s = OPENING_COST * target.rung.load_s, max(own.stay_s, now_s - own.since_s)
@@ -120,6 +123,10 @@ def climb(
     if sooner:
         text = f"{here.missed:.0%} predicted late; {text}"
     return Verdict(action=action, target=name, reason=text, binding="latency" if sooner else CLIMB), own
+
+
+def _climbs(own: LadderState) -> str:
+    return f"there were {len(own.climbs_s)} climbs in the last hour, and {CLIMBS_PER_HOUR} are allowed"
 
 
 def _sooner(here: Outlook, target: Outlook, mode: Mode) -> bool:

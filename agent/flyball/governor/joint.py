@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from flyball.governor.constraints import Check
 from flyball.governor.judgement import NO_BOUNDS, Bounds, breaks, judge
 from flyball.governor.outlook import Outlook, Scene
 from flyball.governor.state import LadderState
@@ -44,6 +45,7 @@ class Party(msgspec.Struct):
     active: int
     kept: Bounds = NO_BOUNDS
     fixed: int | None = None
+    seen: list[Check] = []  # the limits that are broken now, by what was measured
     options: list[Outlook] = []
     rank: int = 0
     at: int = 0
@@ -88,7 +90,8 @@ def settle(parties: Sequence[Party], around: Scene, mode: Mode) -> None:
             party.at = party.first = _first(party, around)
         if not _fit(parties, around):
             _ease(parties, around)
-            _fit(parties, around)
+            if not _fit(parties, around) and mode not in PLAIN:
+                _spare(parties, around, mode)
         if mode not in PLAIN and _some_late(parties):
             _hasten(parties, around, mode)
         _judge_active(parties, around)
@@ -167,6 +170,40 @@ def _ease(parties: Sequence[Party], around: Scene) -> None:
             if _breaks(party, loads, around) or any(_breaks(p, loads, around) for p in parties if p is not party):
                 party.at += 1
                 break
+
+
+def _spare(parties: Sequence[Party], around: Scene, mode: Mode) -> None:
+    """Where a ladder is late whatever the others give up, they get back what they gave, if that is worth more. Watts,
+    heat and memory are left to those who share them: every step down brings such a limit nearer."""
+    late = [p for p in parties if p.options[p.at].broken is not None]
+    given = [p for p in parties if p.options[p.at].broken is None and p.at > p.first]
+    if not given or any(p.options[p.at].broken != "latency" for p in late):
+        return
+    if any(p.rank > p.first for p in given) and not all(_hopeless(p) for p in late):
+        return  # nobody climbs for what the next period may see otherwise
+    ends = [p.at for p in given]
+    total = sum(value(p.options[p.at], mode) for p in parties)
+    for party in given:
+        party.at = party.first
+    while True:
+        loads = _loads(parties, around)
+        steps = [p for p, end in zip(given, ends, strict=True) if p.at < end and _breaks(p, loads, around)]
+        if not steps:
+            break
+        for party in steps:
+            party.at += 1
+    _fit(parties, around)
+    gained = sum(value(p.options[p.at], mode) for p in parties) - total
+    if gained <= LEAST_GAIN or any(p.options[p.at].broken is not None for p in given):
+        for party, end in zip(given, ends, strict=True):
+            party.at = end
+        _fit(parties, around)
+
+
+def _hopeless(party: Party) -> bool:
+    """Whether far more answers are late than are allowed."""
+    one = party.options[party.at]
+    return one.missed is not None and one.missed > max(ENOUGH, 2.0 * party.kept.allowed[0])
 
 
 def _best_step(party: Party, per_load: float, per_watt: float) -> tuple[float, int]:

@@ -24,6 +24,7 @@ from flyball.governor.explanation import explained
 from flyball.governor.hysteresis import Verdict
 from flyball.governor.joint import Party, judge_beside, settle, worth
 from flyball.governor.judgement import against, bounds
+from flyball.governor.opening import admit, begun, elsewhere
 from flyball.governor.orders import forbidden, held_at, overruled, pinned
 from flyball.governor.outlook import Outlook, Scene, outlooks, scene, warm
 from flyball.governor.perception import perceive, perceive_ladder
@@ -46,21 +47,24 @@ def decide(
 ) -> tuple[tuple[Decision, ...], State]:
     """What to do with every ladder now, in the order of the view. `thresholds` are the configuration's rules for each.
     `acted` and `error` are left for the caller."""
-    before = state.ladders
+    if state.looked_s is not None and view.now_s < state.looked_s:
+        state = state.restarted(view.now_s)
+    before, opening = state.ladders, elsewhere(view, state)
     state = perceive(view, rules, state)
     looked: list[tuple[LadderState, tuple[Check, ...]]] = []
     for ladder in view.ladders:
         looked.append(perceive_ladder(ladder, view, rules, state, before.get(ladder.name) or LadderState()))
     state = msgspec.structs.replace(
-        state, ladders={v.name: own for v, (own, _) in zip(view.ladders, looked, strict=True)}
+        state, opening=opening, ladders={v.name: own for v, (own, _) in zip(view.ladders, looked, strict=True)}
     )
     decisions, after, parties, around = choose(view, rules, state, [checks for _, checks in looked], thresholds)
+    opening = {**opening, **begun(decisions, parties)}
     decisions = [
         explained(decision, view, ladder, state, party, around)
         for decision, ladder, party in zip(decisions, view.ladders, parties, strict=True)
     ]
     others = {name: own for name, own in before.items() if name not in after}  # whose rung is being changed
-    return tuple(decisions), msgspec.structs.replace(state, ladders={**others, **after})
+    return tuple(decisions), msgspec.structs.replace(state, opening=opening, ladders={**others, **after})
 
 
 def choose(
@@ -81,10 +85,13 @@ def choose(
     for party, its in zip(parties, checks, strict=True):
         if party is not None:
             party.kept = bounds(party.ladder.limits, party.own.overhead_s, rules, around)
-            _restrain(party, its, rules, around)
+            party.seen = [c for c in its if c.broken]
+            _restrain(party, party.seen, rules, around)
     settle(here, around, rules.mode)
-    gone = losses(state.sensed, view.machine, EVERY)
-    decisions, after = [], {}
+    gone: Sequence[Loss] = ()
+    if state.sensed and min(state.sensed.values()) < view.now_s:
+        gone = losses(state.sensed, view.machine, EVERY)
+    decisions, after, opening_bytes = [], {}, sum(state.opening.values())
     for ladder, found, its in zip(view.ladders, parties, checks, strict=True):
         if found is None:
             why = ladder.error or (
@@ -98,24 +105,26 @@ def choose(
         if found is not None and thresholds.get(ladder.name) and own.pin is None:
             forbids = partial(forbidden, found, rules, its, around, lost)
             verdict, own, notice = apply(found, own, verdict, thresholds[ladder.name], view, rules, forbids)
+        if found is not None and verdict.action != "stay":
+            verdict, opening_bytes = admit(found, verdict, opening_bytes)
         after[ladder.name] = own
         decisions.append(_decision(view, ladder, verdict, notice))
     return decisions, after, parties, around
 
 
-def _restrain(party: Party, checks: Sequence[Check], rules: Rules, around: Scene) -> None:
+def _restrain(party: Party, broken: Sequence[Check], rules: Rules, around: Scene) -> None:
     """What no prediction can undo: a pin, and a limit that is seen to break whatever was thought."""
     own, pin = party.own, party.own.pin
     if pin is not None or rules.mode == "pinned":
-        hard = [c for c in checks if c.broken and c.constraint in HARD]
-        if pin is None and not hysteresis.ripe(own, hard, rules):
+        hard = _hard(own, broken, rules)
+        if pin is None and not hard:
             party.fixed = party.active
             return
         if pin is not None and not overruled(pin, party, hard):
             index = next((i for i, o in enumerate(party.outlooks) if o.rung.name == pin.rung), None)
             party.fixed = party.active if index is None else index
             return
-    breaking = hysteresis.ripe(own, checks, rules)
+    breaking = hysteresis.ripe(own, broken, rules) if broken else []
     if breaking and any(not _easing(c, around, party) for c in breaking):
         here = party.outlooks[party.active]
         for one in party.outlooks:
@@ -126,6 +135,11 @@ def _restrain(party: Party, checks: Sequence[Check], rules: Rules, around: Scene
         here.failing = max(late if c.constraint == "latency" else 10.0 for c in breaking)
     elif hysteresis.proved(party.ladder, own):
         party.outlooks[party.active].failing = own.late or 0.0
+
+
+def _hard(own: LadderState, checks: Sequence[Check], rules: Rules) -> list[Check]:
+    """What stands above a pin: one odd reading does not, or the law would choose by latency meanwhile."""
+    return [c for c in hysteresis.ripe(own, checks, rules) if c.constraint in HARD]
 
 
 def _easing(c: Check, around: Scene, party: Party) -> bool:
@@ -163,8 +177,8 @@ def _verdict(
     ladder, own, now_s = party.ladder, party.own, view.now_s
     here, target = party.outlooks[party.active], party.chosen()
     pin = own.pin
-    broken = [c for c in checks if c.broken]
-    hard = [c for c in broken if c.constraint in HARD]
+    broken = party.seen
+    hard = _hard(own, broken, rules) if pin is not None else []
     if pin is not None and not overruled(pin, party, hard):
         verdict = pinned(party, view, rules, pin, checks, around, lost)
         if not pin.force and lost:

@@ -118,7 +118,8 @@ class LadderState(msgspec.Struct, frozen=True, kw_only=True):
 class State(msgspec.Struct, frozen=True, kw_only=True):
     """Of the machine and all its ladders. `contention` is smoothed. `power_w` is what the machine takes, smoothed, and
     `base_w` that without the ladders' own inferences. `sensed` is when the readings that the limits rest on were last
-    there, as "constraint" or "constraint/zone"."""
+    there, as "constraint" or "constraint/zone". `opening` is the memory that a ladder's new rung is going to take, from
+    the decision until the ladder is looked at again."""
 
     looked_s: float | None = None
     contention: float = 0.0
@@ -128,6 +129,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     memory: memory.Trend | None = None
     sensed: Mapping[str, float] = {}
     ladders: Mapping[str, LadderState] = {}
+    opening: Mapping[str, float] = {}
 
     def of(self, ladder: str) -> LadderState:
         return self.ladders.get(ladder) or LadderState()
@@ -137,6 +139,14 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
     def pinned(self, ladder: str, pin: Pin | None) -> State:
         return self.having(ladder, msgspec.structs.replace(self.of(ladder), pin=pin))
+
+    def restarted(self, now_s: float) -> State:
+        """After the clock went back: no time that is remembered means anything. What was ordered is kept, and that
+        there were climbs."""
+        kept = {
+            name: LadderState(pin=own.pin, climbs_s=(now_s,) * len(own.climbs_s)) for name, own in self.ladders.items()
+        }
+        return State(ladders=kept)
 
     def moved(self, decision: Decision, now_s: float, rules: Rules) -> State:
         """After the switch that `decision` asked for."""
@@ -151,7 +161,10 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
         climbed = decision.binding == CLIMB or (decision.action == "up" and not forced)
         # What a pin brings back and heat takes again waits longer every time, too, but an order is not rationed.
         after = before.entering(decision.target, now_s, self.contention, climbed or decision.action == "pin")
-        climbs_s = (*before.climbs_s, now_s) if climbed else before.climbs_s
+        # A limit that asks for a rung further up counts too, but for what takes a climb back: two limits in turn would
+        # else move it to and fro without end.
+        counts = climbed or (decision.action == "up" and not before.entered)
+        climbs_s = (*before.climbs_s, now_s) if counts else before.climbs_s
         if decision.binding == "temperature" and self.zones:
             hottest_c = max(thermal.now_c(zone) for zone in self.zones.values())
             after = msgspec.structs.replace(after, entered_c=hottest_c)

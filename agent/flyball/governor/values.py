@@ -22,6 +22,7 @@ MIB = 1 << 20
 ABSOLUTE_ZERO_C = -273.15
 LARGEST = 1e15  # of any figure here: what is beyond it was not measured, and its square is still a number
 SHORTEST_S = 1e-9
+QUANTILE = 0.95
 
 
 def _forget_odd(value: msgspec.Struct, fields: Iterable[str]) -> None:
@@ -89,7 +90,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, gc=False, forbid_unknown
     `deadline_s`. `power_w` and `energy_j_per_h` are the machine's, whichever ladders share it."""
 
     deadline_s: float | None = None
-    quantile: float = 0.95
+    quantile: float = QUANTILE
     temperature_c: float | None = None
     memory_available_bytes: float | None = None
     power_w: float | None = None
@@ -99,6 +100,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, gc=False, forbid_unknown
     def __post_init__(self) -> None:
         fields = ("deadline_s", "temperature_c", "memory_available_bytes", "power_w", "energy_j_per_h", "accuracy")
         _forget_odd(self, fields)
+        if not 0.0 < self.quantile < 1.0:
+            msgspec.structs.force_setattr(self, "quantile", QUANTILE)  # none is unknown: a deadline has one
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -1,0 +1,59 @@
+"""Rungs that are being opened, and the memory that they have not taken yet.
+
+verdicts of one look + ladders that are switching -> admit -> a verdict that waits where two do not fit
+
+Each ladder's own rungs are judged against all that is available: two that are opened at once would both take it. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from flyball.governor.constraints import mebibytes
+from flyball.governor.hysteresis import Verdict
+from flyball.governor.joint import Party
+from flyball.governor.outlook import Outlook
+from flyball.governor.state import CLIMB, State
+from flyball.governor.values import View
+from flyball.ports import Decision
+
+RULE = "rule"
+
+
+def elsewhere(view: View, state: State) -> Mapping[str, float]:
+    """By ladder, what those that are not in the view are opening; forgotten with the ladder."""
+    if not state.opening:
+        return state.opening
+    present = {ladder.name for ladder in view.ladders}
+    return {name: size for name, size in state.opening.items() if name not in present and name in state.ladders}
+
+
+def admit(party: Party, verdict: Verdict, opening_bytes: float) -> tuple[Verdict, float]:
+    """The verdict, or a stay when a climb would leave less memory than is to be left, beside others that open
+    `opening_bytes`; and what they all open then. What a limit or force asks for is never kept waiting."""
+    target = party.options[party.at]
+    if target.rung.name != verdict.target:
+        target = next(one for one in party.outlooks if one.rung.name == verdict.target)
+    rung = target.rung
+    takes = 0.0 if rung.resident or rung.rss_bytes is None else rung.rss_bytes
+    if opening_bytes > 0.0 and 0.0 < takes > party.kept.room_bytes - opening_bytes and _waits(party, target, verdict):
+        needs = f"it needs {mebibytes(takes)} while another ladder opens {mebibytes(opening_bytes)}"
+        return Verdict(reason=f"{rung.name} would fit; but {needs}", binding="memory"), opening_bytes
+    return verdict, opening_bytes + takes
+
+
+def begun(decisions: Sequence[Decision], parties: Sequence[Party | None]) -> dict[str, float]:
+    """By ladder, what the decisions are going to take."""
+    found = {}
+    for decision, party in zip(decisions, parties, strict=True):
+        if party is not None and decision.target != decision.source:
+            rung = next(o.rung for o in party.outlooks if o.rung.name == decision.target)
+            found[decision.ladder] = 0.0 if rung.resident else rung.rss_bytes or 0.0
+    return found
+
+
+def _waits(party: Party, target: Outlook, verdict: Verdict) -> bool:
+    if verdict.action == "pin":
+        pin = party.own.pin
+        return target.index < party.active and pin is not None and not pin.force
+    return verdict.binding == CLIMB or (verdict.action == "up" and verdict.binding == RULE)
