@@ -1,6 +1,7 @@
 """What the governor of a real daemon says of itself: explained, recorded, decided again."""
 
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -47,3 +48,21 @@ def test_a_daemon_that_stops_ends_its_recording_at_once(daemon: Callable[..., Da
     assert "the recording ended early: the daemon has ended it" in err
     assert "still unanswered" not in one.log, "it did not wait for the drain"
     assert "Traceback" not in one.log
+
+
+def test_the_next_one_may_record_as_soon_as_the_last_one_has_left(
+    daemon: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    """And not only with the next line, a period later."""
+    one = daemon("[governor]\nperiod_s = 60\n", (LADDER,)).until_ready()
+    command = [sys.executable, "-m", "flyball", "record", str(tmp_path / "r.jsonl"), "--socket", str(one.socket)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        one.until(lambda: (tmp_path / "r.jsonl").exists() and (tmp_path / "r.jsonl").stat().st_size > 0, "it records")
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+    two = tmp_path / "s.jsonl"
+    one.until(
+        lambda: flyball("record", two, "--seconds", "1", "--socket", one.socket, check=False).returncode == 0,
+        "it records again",
+    )
+    assert two.stat().st_size > 0

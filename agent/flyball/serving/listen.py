@@ -242,10 +242,12 @@ class _Connection(HttpToolsProtocol):
                 self._refuse(b"431 Request Header Fields Too Large", b'{"error":"too many or too long headers"}')
 
     def eof_received(self) -> bool | None:  # type: ignore[override]  # uvicorn narrows it
-        # A client may close its side once it has sent everything, and still wait for its answer.
-        if self.cycle is None or self.cycle.response_complete or self.cycle.more_body:
+        # A client may close its side once it has sent everything, and still wait for its answer. Of one that has begun
+        # to hear it, it is the end: an answer that goes on until its client leaves would learn of that when it writes.
+        cycle = self.cycle
+        if cycle is None or cycle.response_started or cycle.response_complete or cycle.more_body:
             return None
-        self.cycle.keep_alive = False
+        cycle.keep_alive = False
         return True
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:

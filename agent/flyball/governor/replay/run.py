@@ -33,7 +33,8 @@ from flyball.ports import Decision
 
 POLICIES = ("governor", "threshold", "hysteresis", "pid", "oracle")  # and static:RUNG
 LOOK_EVERY = 200  # periods between two calls of `progress`
-TUNED = Hysteresis(down=0.65, up=0.3, down_windows=2, up_windows=180)  # the best of a coarse search: bench/governor.py
+# The best of the search in bench/governor.py.
+TUNED = Hysteresis(down=0.5, up=0.2, down_windows=1, up_windows=900, dwell_s=3.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
