@@ -52,7 +52,8 @@ async def test_it_steps_down_for_latency_and_says_so(caplog: pytest.LogCaptureFi
     assert blind.ladder.switched == [("small", "latency")]
     (change,) = [d for d in blind.governor.decisions("x") if d.action == "down"]
     assert change.acted
-    assert "latency p95 30.0 ms" in change.reason
+    assert change.binding == "latency"
+    assert "predicted later than 20.0 ms, 5% allowed" in change.reason
     assert "small is predicted to take 2.0 ms" in change.reason
     assert {c.rung: c.predicted_p95_s is not None for c in change.candidates} == {"large": True, "small": True}
     assert [r.getMessage() for r in caplog.records] == []

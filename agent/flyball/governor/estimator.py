@@ -30,19 +30,22 @@ OLDEST = 0.09  # the variance that ageing alone reaches: 30 %
 SLICE_S, LONG_S = 0.002, 0.010  # work up to a slice is let through, work of many shares its processor in full
 SHARE = 0.9  # slow-down per task beside it, of long work
 UNSURE = 0.25  # relative standard deviation of the guess
-SPREADING, WIDEST = 0.2, 3.0  # share of the newest sample of a spread, and the largest
+SPREADING, WIDEST = 0.05, 3.0  # share of the newest sample of a spread after many, and the largest
+CONTENDED, CONTENDED_SPREAD = 0.5, 0.3  # work that is interrupted now and then, where nobody measured it
+BELIEVED = 4  # what is usual counts as much as so many samples of a spread
 JUMP = 25.0  # times the variance of an innovation: more is no chance, and answers scatter around what is new
 LARGEST = 1e4
 HIDDEN_S, FORGOTTEN_S = 60.0, 120.0
 
 
 class Level(msgspec.Struct, frozen=True, gc=False):
-    """The filter at one level: mean, variance, adapted process noise, and when it was last taught."""
+    """The filter at one level: mean, variance, adapted process noise, when it was last taught and how often."""
 
     mean: float
     var: float
     noise: float = NOISE_FLOOR
     at_s: float = 0.0
+    looks: int = 0
 
 
 class Sample(msgspec.Struct, frozen=True, gc=False):
@@ -84,7 +87,9 @@ def observe(slow: SlowDown, work_s: float, contention: float, sample: Sample, no
     nearest = low if share < 0.5 else low + 1
     wide = slow.spreads[nearest]
     usual = min(sample.usual, WIDEST)
-    single = predicted * (usual if wide is None or wide < usual else wide)
+    if wide is None:
+        wide = max(usual, CONTENDED_SPREAD) if contention >= CONTENDED else usual
+    single = predicted * max(wide, usual)
     innovation = factor - predicted
     total = doubt + max(single * single / sample.answers, SAMPLE_FLOOR * factor * factor)
     beyond = max(0.0, innovation * innovation - total)  # what chance does not explain
@@ -93,14 +98,19 @@ def observe(slow: SlowDown, work_s: float, contention: float, sample: Sample, no
         gain = weight * p / total
         after += weight * gain * innovation
         adapted = max(NOISE_FLOOR, FORGETTING * noise + (1.0 - FORGETTING) * gain * gain * beyond)
-        if weight >= 0.2 or known[index] is not None:  # a sample at the far end of a span says little about the other
-            known[index] = Level(max(mean + gain * innovation, 0.01), max(1.0 - gain * weight, 0.0) * p, adapted, now_s)
+        level = known[index]
+        if weight >= 0.2 or level is not None:  # a sample at the far end of a span says little about the other
+            looks = 1 if level is None else level.looks + 1
+            mean, var = max(mean + gain * innovation, 0.01), max(1.0 - gain * weight, 0.0) * p
+            known[index] = Level(mean, var, adapted, now_s, looks)
     spreads = slow.spreads
     if sample.std is not None:
         around = factor if innovation * innovation > JUMP * total else after
         scatter = min(sample.std / max(around, 0.01), WIDEST)
-        if wide is not None:  # variances have a mean that is right, however few answers each is of
-            scatter = sqrt(wide * wide + SPREADING * (scatter * scatter - wide * wide))
+        taught = known[nearest]
+        newest = max(SPREADING, 1.0 / (BELIEVED + (0 if taught is None else taught.looks - 1)))
+        # Variances have a mean that is right, however few answers each is of.
+        scatter = sqrt(wide * wide + newest * (scatter * scatter - wide * wide))
         spreads = (*spreads[:nearest], scatter, *spreads[nearest + 1 :])
     return SlowDown(tuple(known), spreads, work_s)
 
@@ -176,7 +186,7 @@ def _rebased(slow: SlowDown, work_s: float) -> tuple[Level | None, ...]:
     if not 1.0 / LARGEST < by < LARGEST:
         return (None,) * len(LEVELS)  # one of the two measured something else
     return tuple(
-        k and Level(min(max(k.mean * by, 0.01), LARGEST), k.var * by * by, k.noise * by * by, k.at_s)
+        k and Level(min(max(k.mean * by, 0.01), LARGEST), k.var * by * by, k.noise * by * by, k.at_s, k.looks)
         for k in slow.levels
     )
 

@@ -14,7 +14,7 @@ import msgspec
 
 from flyball.governor import estimator, memory, thermal
 from flyball.governor.constraints import duration
-from flyball.governor.estimator import unseen
+from flyball.governor.estimator import CONTENDED, CONTENDED_SPREAD, unseen
 from flyball.governor.perception import clock_share, keys
 from flyball.governor.state import LadderState, State
 from flyball.governor.values import Constraint, LadderView, Rung, View
@@ -22,8 +22,6 @@ from flyball.governor.values import Constraint, LadderView, Rung, View
 LONG_RUN = 5.0  # horizons: by then a climb must still be cool enough
 WELL_WITHIN = 0.4  # of the late answers that are allowed, after it was close; once more every time that it is again
 EVENNESS, LEAST_EVEN = 1.3, 0.1  # times the dispersion that was counted, since counts scatter; and the least
-CONTENDED = 0.5  # tasks per processor: below it a rung is near its profile
-CONTENDED_SPREAD = 0.3  # where nobody measured it: work that is interrupted now and then
 USUAL_SPREAD = 0.1  # of the work, where it was never measured
 
 
