@@ -98,9 +98,9 @@ def observe(slow: SlowDown, work_s: float, contention: float, sample: Sample, no
         gain = weight * p / total
         after += weight * gain * innovation
         adapted = max(NOISE_FLOOR, FORGETTING * noise + (1.0 - FORGETTING) * gain * gain * beyond)
-        level = known[index]
-        if weight >= 0.2 or level is not None:  # a sample at the far end of a span says little about the other
-            looks = 1 if level is None else level.looks + 1
+        taught = known[index]
+        if weight >= 0.2 or taught is not None:  # a sample at the far end of a span says little about the other
+            looks = 1 if taught is None else taught.looks + 1
             mean, var = max(mean + gain * innovation, 0.01), max(1.0 - gain * weight, 0.0) * p
             known[index] = Level(mean, var, adapted, now_s, looks)
     spreads = slow.spreads
