@@ -3,7 +3,7 @@
 Plan -> private daemon, arrivals, burners -> Asked (one for every request) -> scores
 
 The same arrivals and the same burners for every policy: the governor's own choice, or one rung pinned throughout. The
-deadline is DEADLINE_X times the top rung's p95 at rest under those arrivals, waits included.
+deadline is DEADLINE_X times the top rung's p95 at rest: under those arrivals, waits included, or of requests one by one.
 Two latencies. The daemon's own, from the request read to the answer ready, is what limits and scores are about: the
 generator competes with the burners for the same cores, and its share is not the daemon's. The one from the moment at
 which the request was due also holds a late generator, the wait for one of SENDERS, HTTP on both sides and the answer's
@@ -99,7 +99,7 @@ class Rig:
     """The daemon with one ladder, and the pictures."""
 
     def __init__(
-        self, client: Client, home: Path, folder: LadderFolder, rate_per_s: float, quantile: float, looks: int
+        self, client: Client, home: Path, folder: LadderFolder, rate_per_s: float | None, quantile: float, looks: int
     ) -> None:
         self.client, self._home, self.ladder = client, home, folder.name
         (served,) = client.status().ladders
@@ -110,13 +110,27 @@ class Rig:
         self.client.switch(self.ladder, "auto")
         set_limit(client, home, self.deadline_s, quantile)
 
-    def _p95_s(self, rate_per_s: float, seed: int) -> float:
-        """Of the top rung at rest: what waits its turn among these arrivals counts, as it does in the run."""
+    def _p95_s(self, rate_per_s: float | None, seed: int) -> float:
+        """Of the top rung at rest: what waits its turn among these arrivals counts; None: of requests one by one."""
+        if rate_per_s is None:
+            return self._alone_s()
         plan = Plan(phases_s=(UNCOUNTED_S + REST_S,), rate_per_s=rate_per_s, cores=1, calm_s=0.5, seed=seed)
         asked = between(self.run(self.rungs[0], plan), UNCOUNTED_S, UNCOUNTED_S + REST_S)
         took = [a.latency_s for a in asked if a.latency_s is not None]
         if len(took) < len(asked) or len(took) < 20:
             raise FlyballError(f"{self.rungs[0]} at rest: {len(took)} of {len(asked)} requests were answered")
+        return statistics.quantiles(took, n=20)[-1]
+
+    def _alone_s(self) -> float:
+        self.client.switch(self.ladder, self.rungs[0], force=True)
+        took: list[float] = []
+        end_s = time.monotonic() + REST_S
+        with Client(self._socket) as client:
+            while time.monotonic() < end_s:
+                sample = ask(client, self.ladder, self._line[len(took) % len(self._line)])
+                if sample.error:
+                    raise FlyballError(f"{self.rungs[0]} at rest: {sample.error}")
+                took.append(sample.latency_s)
         return statistics.quantiles(took, n=20)[-1]
 
     def run(self, policy: str, plan: Plan) -> list[Asked]:
@@ -194,9 +208,10 @@ def complete(plan: Plan, found: Sequence[Asked]) -> list[Asked]:
 
 @contextmanager
 def rig(
-    ladder: Path = LADDER, *, quick: bool, rate_per_s: float = 20.0, quantile: float = 1.0 - ALLOWED
+    ladder: Path = LADDER, *, quick: bool, rate_per_s: float | None = 20.0, quantile: float = 1.0 - ALLOWED
 ) -> Iterator[Rig]:
-    """`quantile` of the answers are to come within the deadline. The daemon has the profile that `flyball bench` makes,
+    """`quantile` of the answers are to come within the deadline, which is of the top rung under `rate_per_s`, or of
+    requests one by one where that is None. The daemon has the profile that `flyball bench` makes,
     but not when `quick`."""
     folder = load(ladder)
     with tempfile.TemporaryDirectory(prefix="flyball-live-", dir=short_place()) as place:
