@@ -3,7 +3,8 @@
 Plan -> private daemon, arrivals, burners -> Asked (one for every request) -> scores
 
 The same arrivals and the same burners for every policy: the governor's own choice, or one rung pinned throughout. The
-deadline is DEADLINE_X times the top rung's p95 at rest: under those arrivals, waits included, or of requests one by one.
+deadline is DEADLINE_X times the top rung's p95 at rest, under those arrivals and with their waits, or at their pace
+without any wait.
 Two latencies. The daemon's own, from the request read to the answer ready, is what limits and scores are about: the
 generator competes with the burners for the same cores, and its share is not the daemon's. The one from the moment at
 which the request was due also holds a late generator, the wait for one of SENDERS, HTTP on both sides and the answer's
@@ -99,21 +100,27 @@ class Rig:
     """The daemon with one ladder, and the pictures."""
 
     def __init__(
-        self, client: Client, home: Path, folder: LadderFolder, rate_per_s: float | None, quantile: float, looks: int
+        self,
+        client: Client,
+        home: Path,
+        folder: LadderFolder,
+        rate_per_s: float,
+        waits: bool,
+        quantile: float,
+        looks: int,
     ) -> None:
         self.client, self._home, self.ladder = client, home, folder.name
         (served,) = client.status().ladders
         self.rungs = [r.name for r in served.status.rungs if r.state != "no-accelerator"]
         self._socket = home / "flyball.sock"
         self._line = list(pictures(PICTURES))
-        self.deadline_s = DEADLINE_X * statistics.median(self._p95_s(rate_per_s, seed) for seed in range(looks))
+        p95s = [self._p95_s(rate_per_s, seed) if waits else self._alone_s(rate_per_s) for seed in range(looks)]
+        self.deadline_s = DEADLINE_X * statistics.median(p95s)
         self.client.switch(self.ladder, "auto")
         set_limit(client, home, self.deadline_s, quantile)
 
-    def _p95_s(self, rate_per_s: float | None, seed: int) -> float:
-        """Of the top rung at rest: what waits its turn among these arrivals counts; None: of requests one by one."""
-        if rate_per_s is None:
-            return self._alone_s()
+    def _p95_s(self, rate_per_s: float, seed: int) -> float:
+        """Of the top rung at rest: what waits its turn among these arrivals counts, as it does in the run."""
         plan = Plan(phases_s=(UNCOUNTED_S + REST_S,), rate_per_s=rate_per_s, cores=1, calm_s=0.5, seed=seed)
         asked = between(self.run(self.rungs[0], plan), UNCOUNTED_S, UNCOUNTED_S + REST_S)
         took = [a.latency_s for a in asked if a.latency_s is not None]
@@ -121,12 +128,13 @@ class Rig:
             raise FlyballError(f"{self.rungs[0]} at rest: {len(took)} of {len(asked)} requests were answered")
         return statistics.quantiles(took, n=20)[-1]
 
-    def _alone_s(self) -> float:
+    def _alone_s(self, rate_per_s: float) -> float:
+        """The same of requests that never wait, at that pace: one after the other they would find its caches warm."""
         self.client.switch(self.ladder, self.rungs[0], force=True)
         took: list[float] = []
-        end_s = time.monotonic() + REST_S
         with Client(self._socket) as client:
-            while time.monotonic() < end_s:
+            for _ in range(round(REST_S * rate_per_s)):
+                time.sleep(1.0 / rate_per_s)
                 sample = ask(client, self.ladder, self._line[len(took) % len(self._line)])
                 if sample.error:
                     raise FlyballError(f"{self.rungs[0]} at rest: {sample.error}")
@@ -208,17 +216,22 @@ def complete(plan: Plan, found: Sequence[Asked]) -> list[Asked]:
 
 @contextmanager
 def rig(
-    ladder: Path = LADDER, *, quick: bool, rate_per_s: float | None = 20.0, quantile: float = 1.0 - ALLOWED
+    ladder: Path = LADDER,
+    *,
+    quick: bool,
+    rate_per_s: float = 20.0,
+    waits: bool = True,
+    quantile: float = 1.0 - ALLOWED,
 ) -> Iterator[Rig]:
-    """`quantile` of the answers are to come within the deadline, which is of the top rung under `rate_per_s`, or of
-    requests one by one where that is None. The daemon has the profile that `flyball bench` makes,
+    """`quantile` of the answers are to come within the deadline; `waits` says whether waits count in what it is of. The
+    daemon has the profile that `flyball bench` makes,
     but not when `quick`."""
     folder = load(ladder)
     with tempfile.TemporaryDirectory(prefix="flyball-live-", dir=short_place()) as place:
         if not quick:
             _profile(folder, PROFILE_S, Path(place) / "state/profiles")
         with private_daemon(Path(place), folder) as client:
-            yield Rig(client, Path(place), folder, rate_per_s, quantile, 1 if quick else LOOKS)
+            yield Rig(client, Path(place), folder, rate_per_s, waits, quantile, 1 if quick else LOOKS)
 
 
 def _profile(folder: LadderFolder, seconds: float, shelf: Path) -> None:

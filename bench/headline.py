@@ -1,14 +1,16 @@
 """Correct answers within the deadline per second, under the same contention: governed, and each rung held throughout.
 
 The real daemon; pictures come at random at 20 a second; three burners for every core are there for 40 s of every 95, as
-in the standard trace cpu-bursts (30 to 60 s every 90 to 150), and the deadline is twice the top rung's p95, as there: of
-requests one by one, at rest. The policies take turns, a burst each, since the machine is not the same all day. What counts is right answers in time, and the daemon is told so: half of them may be late (`quantile =
-0.5`), and within that the governor takes the rung with the most right answers in time. The oracle is the best rung of
-every phase in hindsight, with nothing lost between: no policy that keeps to those rungs can have it. Only the three
-strongest are held, to bound the time. The governor has the profile of `flyball bench` and has seen one burst before its
-run, which is not scored: a device in the field learns how its rungs fare beside other work once, not every two minutes
-(--cold leaves the burst out). In time is by the daemon's own figure, from the request read to the answer ready; what
-the sender and HTTP add is left out. Two ladders:
+in the standard trace cpu-bursts (30 to 60 s every 90 to 150). As there, the deadline is twice the top rung's p95 at
+rest, without waits, at that pace. The policies take turns, a burst each, since the machine is not the same all day.
+
+What counts is right answers in time, and the daemon is told so: half of them may be late (`quantile = 0.5`), and within
+that the governor takes the rung with the most right answers in time. The oracle is the best rung of every phase in
+hindsight, with nothing lost between: no policy that keeps to those rungs can have it. Only the three strongest are
+held, to bound the time. The governor has the profile of `flyball bench` and has seen one burst before its run, which is
+not scored: a device in the field learns how its rungs fare beside other work once, not every two minutes (--cold leaves
+the burst out). In time is by the daemon's own figure, from the request read to the answer ready; what the sender and
+HTTP add is left out. Two ladders:
 
 mobilenets  steps of 10 points and more; no labelled pictures lie here: an answer in time counts as much as its rung's
             measured top-1 says
@@ -79,7 +81,7 @@ def compared(ladder: Path, worths: Mapping[str, float], options: argparse.Namesp
     )
     first = dataclasses.replace(plan, phases_s=(10.0, 40.0, 10.0), seed=1)
     rounds = 1 if quick else ROUNDS
-    with rig(ladder, quick=quick, quantile=QUANTILE, rate_per_s=None) as live:
+    with rig(ladder, quick=quick, quantile=QUANTILE, waits=False) as live:
         held = live.rungs[: 2 if quick else HELD]
         found: dict[str, list[Asked]] = {policy: [] for policy in (GOVERNED, *held)}
         for turn, policy in itertools.product(range(rounds), found):
