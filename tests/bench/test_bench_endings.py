@@ -173,7 +173,7 @@ def test_every_proof_ends_so(name: str) -> None:
     ],
 )
 def test_contention_refuses_what_it_cannot_measure(arguments: tuple[str, ...], told: str) -> None:
-    command = [sys.executable, BENCH / "contention.py", *arguments]
+    command = [sys.executable, str(BENCH / "contention.py"), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert told in done.stderr
@@ -181,7 +181,7 @@ def test_contention_refuses_what_it_cannot_measure(arguments: tuple[str, ...], t
 
 def test_the_pool_of_the_governor_ends_with_it() -> None:
     """SIGTERM to the script alone, as from timeout(1): no process of it stays."""
-    command = [sys.executable, BENCH / "governor.py", "--quick", "--workers", "2"]
+    command = [sys.executable, str(BENCH / "governor.py"), "--quick", "--workers", "2"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:

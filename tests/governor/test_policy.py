@@ -13,7 +13,7 @@ from flyball.config import Governor as Rules
 from flyball.governor.constraints import check
 from flyball.governor.policy import decide
 from flyball.governor.state import CLIMBS_PER_HOUR, State
-from flyball.governor.values import MIB, LadderView, Limits, Machine, Seen, limits_of
+from flyball.governor.values import MIB, LadderView, Limits, Machine, Rung, Seen, View, limits_of
 
 TWO = (LADDER[0], LADDER[2])
 
@@ -452,3 +452,22 @@ def test_limits_of_a_ladder_win_key_by_key() -> None:
     assert limits_of(settings, "d") == msgspec.structs.replace(machine, deadline_s=0.03, quantile=0.99)
     assert limits_of(settings, "q").quantile == 0.95  # latency_p95_ms says 95 %
     assert State().of("x").active == ""
+
+
+def test_nothing_climbs_on_a_breach_of_which_nothing_is_known_now() -> None:
+    rules = Rules(down_windows=3, of_windows=3, up_windows=1, dwell_s=0.0)
+    rungs = (Rung(name="a"), Rung(name="b"))
+    late = Seen(arrivals_per_s=5.0, answers=5, late=0.5, window_answers=25, window_late=0.5, p95_s=0.03)
+    silent = Seen(arrivals_per_s=0.0, answers=0)
+    state, decided = State(), []
+    for second, seen in enumerate((late, silent, *(silent,) * 90)):
+        ladder = LadderView(name="x", active="b", rungs=rungs, seen=seen, limits=Limits(deadline_s=0.018))
+        view = View(now_s=1000.0 + second, wall_s=0.0, machine=Machine(cpus=2), ladders=(ladder,))
+        (decision,), state = decide(view, rules, state)
+        decided.append(decision)
+    assert decided[1].action == "stay"
+    assert decided[1].binding == "latency"
+    assert "nothing is known of it now" in decided[1].reason
+    climbs = [d.t_s for d in decided if d.action == "up"]
+    assert climbs, "what was seen is forgotten in the end"
+    assert climbs[0] - 1000.0 > 10.0

@@ -202,8 +202,7 @@ def explained(ladder: LadderView, decision: Decision, state: State) -> None:
         assert target.ruled_out_by == "" or least or decision.binding in ("sensor", "accuracy")
         own = state.of(ladder.name)
         if decision.binding == "headroom":
-            seen_now = [broken for flags in own.flags.values() for at_s, broken in flags if at_s == state.looked_s]
-            assert not any(seen_now)
+            assert not any(broken for c in own.flags.values() for _, broken in c[-1:])
 
 
 @many

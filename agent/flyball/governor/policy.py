@@ -226,6 +226,9 @@ def _verdict(
         verdict, own = Verdict(reason="the limits hold that can be told", binding=SENSOR), _still(own)
     elif target.index == here.index:
         verdict, own = _content(party, around, rules), _still(own)
+    elif last := [constraint for constraint, flags in own.flags.items() if flags and flags[-1][1]]:
+        why = f"{' and '.join(last)}: broken when it was last seen, and nothing is known of it now"
+        verdict, own = Verdict(reason=why, binding=last[0]), _still(own)
     else:
         verdict, own = hysteresis.climb(ladder, own, here, target, rules, rules.mode, now_s)
     if pin is not None:
