@@ -37,3 +37,19 @@ def test_even_arrivals_are_expected_to_queue_less_than_random_ones() -> None:
 
 def test_until_it_is_known_arrivals_are_taken_to_be_random() -> None:
     assert predicted_late([RATE]) > 0.05
+
+
+def test_a_pace_that_is_over_is_forgotten() -> None:
+    """A tenth of it would look like chance, and pass for a load for half a minute."""
+    assert predicted_late([300.0, 310.0, 305.0, 120.0, *[RATE] * 8]) < 0.02
+
+
+def test_one_odd_count_of_an_even_stream_does_not_make_it_a_random_one() -> None:
+    """The sender was held up once, by whatever came beside it."""
+    assert predicted_late([*[RATE] * 40, RATE - 16.0, *[RATE] * 3]) < 0.01
+
+
+def test_a_stream_that_turns_from_even_to_random_is_found_out() -> None:
+    dice = random.Random(2)
+    at_random = [sum(dice.random() < RATE / 1000 for _ in range(1000)) for _ in range(120)]
+    assert predicted_late([*[RATE] * 60, *at_random]) > 0.04

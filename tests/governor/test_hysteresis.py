@@ -48,6 +48,24 @@ def test_a_quicker_rung_that_brings_more_answers_in_time_is_taken_as_soon_as_a_b
     assert streak == ["stay"] * 4 + ["up"]
 
 
+def test_a_queue_that_is_predicted_has_to_be_seen_before_a_step_is_taken_that_no_limit_asks_for() -> None:
+    here, quicker = outlook(1, 0.8), outlook(2, 0.79)
+    here.missed, quicker.missed, quicker.work_s = 0.04, 0.0, 0.001
+    here.tests = ((0.0, 0.01, 0.05),)  # nothing would be late without waiting
+
+    def taken(own: LadderState) -> str:
+        for now_s in (100.0, 101.0, 102.0):
+            verdict, own = climb(own, now_s, quicker, here)
+        return verdict.action
+
+    assert taken(LadderState()) == "stay"
+    assert taken(LadderState(late=0.0, late_of=600)) == "stay", "none of 24 that were to be expected came"
+    assert taken(LadderState(late=0.1, late_of=20)) == "stay", "two of twenty may be chance"
+    assert taken(LadderState(late=0.03, late_of=600)) == "down"
+    here.tests = ((0.04, 0.01, 0.05),)  # its work alone would be late
+    assert taken(LadderState()) == "down"
+
+
 def test_a_thriftier_rung_is_a_climb_wherever_it_stands() -> None:
     rules = Rules(down_windows=2, up_windows=5)
     here, thrifty = outlook(1, 0.8, joules=1.0), outlook(2, 0.7, joules=0.1)

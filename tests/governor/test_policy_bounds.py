@@ -246,7 +246,7 @@ def before_the_choice(view: View, rules: Rules, state: State) -> tuple[list[join
     here = [p.outlooks[p.active] for p in parties]
     warm(around, view, state, here, [p.outlooks for p in parties], rules.horizon_s)
     for party in parties:
-        party.kept = bounds(party.ladder.limits, party.own.overhead_s, rules, around)
+        party.kept = bounds(party.ladder.limits, party.own.overhead_s(around.contention), rules, around)
     return parties, around
 
 

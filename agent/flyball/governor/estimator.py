@@ -68,6 +68,25 @@ class SlowDown(msgspec.Struct, frozen=True):
     work_s: float = 0.0  # nothing learnt yet
 
 
+class Lesson(msgspec.Struct, frozen=True):
+    """What the newest sample of a rung was taken with, and what was known before it."""
+
+    rung: str
+    before: SlowDown
+    work_s: float
+    contention: float
+    factor: float
+    at_s: float
+
+    def is_void(self, contention: float, apart: float) -> bool:
+        """Whether another contention, that is counted only now, explains why it was slower or quicker than it was
+        expected to be: answers feel a load before the tasks of a second have told of it."""
+        off = contention - self.contention
+        if abs(off) <= apart:
+            return False
+        return (self.factor > predict(self.before, self.work_s, self.contention, self.at_s)[0]) == (off > 0.0)
+
+
 def observe(slow: SlowDown, work_s: float, contention: float, sample: Sample, now_s: float) -> SlowDown:
     """`work_s` is the profile's, for the guess at a level that is new. How far the mean of some answers may be off is
     told by how answers scattered before, never by how these do: among work that is now and then interrupted, those that

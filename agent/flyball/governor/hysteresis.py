@@ -24,6 +24,7 @@ TELLING, CLEAR = 100, 0.8  # so many answers, and so much of the share that is a
 CLOSE = 0.25  # of the requests predicted late: what breaks a limit by no more may be chance
 DOUBTED = 5  # periods in a row in which a breach is predicted that is neither certain nor seen
 OPENING_COST = 0.5  # of accuracy, for each second in which a rung is opened beside the one that answers
+BORNE_OUT = 3  # late answers that were to be expected, before one says whether they came
 LONGEST_STREAK = 1000
 SPENT_S = 60.0  # between two steps up that heat or memory ask for, when the climbs of the hour were made
 
@@ -105,6 +106,9 @@ def climb(
     own = msgspec.structs.replace(own, streak=streak, streak_for=name)
     sooner = _sooner(here, target, mode)
     needed = rules.down_windows if sooner else rules.up_windows
+    if sooner and _by_queue(here, target, mode) and not _borne_out(here, own):
+        late = f"{own.late or 0.0:.1%} of {own.late_of} answers were"
+        return Verdict(reason=f"{here.missed:.0%} predicted to be late by waiting; {late}", binding="latency"), own
     if streak < needed:
         text = f"{expected(target, ladder)}; safe in {streak} of {needed} periods"
         return Verdict(reason=text, binding=CLIMB), own
@@ -134,6 +138,19 @@ def _sooner(here: Outlook, target: Outlook, mode: Mode) -> bool:
     if mode in PLAIN or target.index < here.index or here.work_s is None or target.work_s is None:
         return False
     return target.work_s < here.work_s and (here.missed or 0.0) - (target.missed or 0.0) > LEAST_GAIN
+
+
+def _by_queue(here: Outlook, target: Outlook, mode: Mode) -> bool:
+    """Whether a step down for more answers in time would gain nothing if no request had to wait."""
+    alone = here.tests[0][0] if here.tests else here.missed or 0.0
+    return value(target, mode) - worth(here, mode) * (1.0 - alone) <= LEAST_GAIN
+
+
+def _borne_out(here: Outlook, own: LadderState) -> bool:
+    """Whether answers were as late as predicted, by half at the least. How requests queue is told by how evenly they
+    come, which takes long to know."""
+    missed = here.missed or 0.0
+    return own.late is not None and own.late_of * missed >= BORNE_OUT and own.late >= missed / 2.0
 
 
 def counted(c: Check, own: LadderState, rules: Rules, now_s: float) -> str:

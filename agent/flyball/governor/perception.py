@@ -15,6 +15,7 @@ import msgspec
 from flyball.config import Governor as Rules
 from flyball.governor import estimator, memory, thermal
 from flyball.governor.constraints import Check, check
+from flyball.governor.estimator import CONTENDED
 from flyball.governor.sources import CONTENTION, HOLD_S, losses, sources
 from flyball.governor.state import FLAG_S, HOUR_S, LadderState, Rest, State, settled, trial_s
 from flyball.governor.values import HARD, Constraint, LadderView, Machine, Rung, View
@@ -23,11 +24,13 @@ RAMPING = 0.8  # of the highest clock: below it, on an idle machine, an answer m
 IDLE = 0.5
 CALM_TASKS = 0.5
 SMOOTHED = 0.2  # share of the newest sample of power
-# Share of the newest sample: of arrivals and of contention that chance explains, and of others.
+# Share of the newest sample: of arrivals and of contention that chance explains, and of other contention.
 SLOW, STEADY, QUICK = 0.04, 0.2, 0.9
 ODD_TASKS = 0.8  # per processor: counted tasks differ by less from look to look
 ODD_SD, TWICE_SD = 4.0, 2.7  # of a Poisson count, once and in two looks in a row
 SLOWEST = 0.01  # of the highest clock
+ODD_COUNT, EVEN = 4.0, 0.25  # times the usual dispersion, which is taken for no less
+BELIEVED = 4  # looks, as many as what was known before of how counts scatter is worth
 LATE_OF = 600  # requests over which the share of late ones is remembered
 FEW = 3  # answers of which the spread says something
 
@@ -87,38 +90,40 @@ def perceive_ladder(
         if rung.failed and rung.name not in rests and rung.name != ladder.active:
             rests[rung.name] = Rest(until_s=now_s + rules.climb_backoff_s, failures=0, error=rung.error)
     checks = check(view.machine, ladder, rules, state.power_w)
-    arrivals_per_s, off = _arrivals(ladder, own, rules)
-    dispersion = own.dispersion
-    if abs(off) < TWICE_SD and own.looks > 1:
-        dispersion += max(SLOW, 1.0 / (own.looks + 1)) * (off * off - dispersion)
+    arrivals_per_s, off, paced = _arrivals(ladder, own, rules)
     late, late_of = _late(ladder, own)
+    slow, lesson = _slowed(ladder, view, own, rules, state.contention)
     return msgspec.structs.replace(
         own,
         pin=pin,
         rests=rests,
         climbs_s=tuple(t for t in own.climbs_s if now_s - t < HOUR_S),
         flags={c.constraint: _flagged(own, c, now_s, rules) for c in checks},
-        slow=_slowed(ladder, view, own, rules, state.contention),
+        slow=slow,
+        lesson=lesson,
         arrivals_per_s=arrivals_per_s,
         arrivals_off=off,
-        dispersion=dispersion,
+        paced=paced,
+        counted_per_s=ladder.seen.arrivals_per_s,
+        dispersion=_dispersion(own, ladder.seen.arrivals_per_s, arrivals_per_s, paced, rules),
         late=late,
         late_of=late_of,
-        looks=own.looks + (ladder.seen.arrivals_per_s is not None),
-        overhead_s=_overhead(ladder, view, own, rules),
+        overheads_s=_overheads(ladder, view, own, rules, state.contention),
         **_proving(ladder, view.machine, checks, state, own, rules, now_s),
     ), checks
 
 
 def _slowed(
     ladder: LadderView, view: View, own: LadderState, rules: Rules, contention: float
-) -> Mapping[str, estimator.SlowDown]:
-    seen, machine = ladder.seen, view.machine
+) -> tuple[Mapping[str, estimator.SlowDown], estimator.Lesson | None]:
+    seen, machine, slow = ladder.seen, view.machine, own.slow
+    if own.lesson is not None and own.lesson.is_void(contention, ODD_TASKS):
+        slow = {**slow, own.lesson.rung: own.lesson.before}
     rung = next((r for r in ladder.rungs if r.name == ladder.active), None)
     if rung is None or rung.work_s is None or seen.work_mean_s is None or not seen.answers:
-        return own.slow
+        return slow, None
     if settled(own, ladder, rules, view.now_s) < 0 or _ramping(machine, contention):
-        return own.slow
+        return slow, None
     clock = clock_share(machine)
     std = None
     if seen.work_std_s is not None and seen.answers >= FEW:
@@ -126,8 +131,9 @@ def _slowed(
     usual = rung.spread if rung.spread is not None else 0.1
     sample = estimator.Sample(seen.work_mean_s / rung.work_s * clock, std, seen.answers, usual)
     name = key(rung)
-    before = own.slow.get(name) or estimator.SlowDown()
-    return {**own.slow, name: estimator.observe(before, rung.work_s, contention, sample, view.now_s)}
+    before = slow.get(name) or estimator.SlowDown()
+    lesson = estimator.Lesson(name, before, rung.work_s, contention, sample.factor, view.now_s)
+    return {**slow, name: estimator.observe(before, rung.work_s, contention, sample, view.now_s)}, lesson
 
 
 def clock_share(machine: Machine) -> float:
@@ -141,16 +147,33 @@ def _ramping(machine: Machine, contention: float) -> bool:
     return machine.clock < RAMPING and (machine.cpu_utilization is None or machine.cpu_utilization < IDLE)
 
 
-def _arrivals(ladder: LadderView, own: LadderState, rules: Rules) -> tuple[float | None, float]:
-    """Smoothed; and by how many standard deviations the newest count was off."""
-    now, before = ladder.seen.arrivals_per_s, own.arrivals_per_s
+def _arrivals(ladder: LadderView, own: LadderState, rules: Rules) -> tuple[float | None, float, int]:
+    """Their pace, smoothed; by how many standard deviations the newest count was off; and how many looks it rests on.
+    A jump that is no chance begins anew: a tenth of the former pace would pass for chance, for half a minute."""
+    now, before, paced = ladder.seen.arrivals_per_s, own.arrivals_per_s, own.paced
     if now is None or before is None:
-        return (now if now is not None else before), 0.0
-    chance = math.sqrt(max(before, 1.0) / rules.period_s)
+        return (now if now is not None else before), 0.0, paced + (now is not None)
+    # Of a count at random, and of the mean of those before it.
+    chance = math.sqrt(max(before, 1.0) / rules.period_s * (1.0 + 1.0 / max(paced, 1)))
     off = (now - before) / chance
     again = own.arrivals_off * off > 0.0 and abs(own.arrivals_off) > TWICE_SD and abs(off) > TWICE_SD
-    share = QUICK if again or abs(off) > ODD_SD else max(SLOW, 1.0 / (own.looks + 1))
-    return before + share * (now - before), off
+    if again or abs(off) > ODD_SD:
+        return now, off, 1
+    return before + max(SLOW, 1.0 / (paced + 1)) * (now - before), off, paced + 1
+
+
+def _dispersion(own: LadderState, now: float | None, arrivals_per_s: float | None, paced: int, rules: Rules) -> float:
+    """Of the counts, from one to the next, so that a mean which is still being learnt does not look like chance. What
+    was known of another pace counts as much as a few looks, and one odd count as a few usual ones."""
+    before = own.dispersion
+    if paced <= 1:
+        return min(before, 1.0)
+    if now is None or own.counted_per_s is None or arrivals_per_s is None:
+        return before
+    off = now - own.counted_per_s
+    newest = off * off * rules.period_s / (2.0 * max(arrivals_per_s, 1.0))
+    newest = min(newest, ODD_COUNT * max(before, EVEN))
+    return before + max(SLOW, 1.0 / (BELIEVED + paced - 1)) * (newest - before)
 
 
 def _late(ladder: LadderView, own: LadderState) -> tuple[float | None, int]:
@@ -163,14 +186,19 @@ def _late(ladder: LadderView, own: LadderState) -> tuple[float | None, int]:
     return before + (seen.late - before) * min(seen.answers / count, 1.0), count
 
 
-def _overhead(ladder: LadderView, view: View, own: LadderState, rules: Rules) -> float:
-    """Hand-over and replying, told only while there is hardly a queue."""
-    seen = ladder.seen
+def _overheads(
+    ladder: LadderView, view: View, own: LadderState, rules: Rules, contention: float
+) -> tuple[float, float]:
+    """Hand-over and replying, calm and contended, told only while there is hardly a queue."""
+    seen, (calm_s, contended_s) = ladder.seen, own.overheads_s
     if seen.p50_s is None or seen.work_mean_s is None or settled(own, ladder, rules, view.now_s) < rules.window_s:
-        return own.overhead_s
+        return own.overheads_s
     if (own.arrivals_per_s or 0.0) * seen.work_mean_s > 0.3:
-        return own.overhead_s
-    return own.overhead_s + 0.1 * (max(0.0, seen.p50_s - seen.work_mean_s) - own.overhead_s)
+        return own.overheads_s
+    now_s = max(0.0, seen.p50_s - seen.work_mean_s)
+    if contention < CONTENDED:
+        return calm_s + 0.1 * (now_s - calm_s), contended_s
+    return calm_s, contended_s + 0.1 * (now_s - contended_s)
 
 
 def _base_w(view: View, state: State) -> float | None:

@@ -84,7 +84,7 @@ def choose(
     warm(around, view, state, [p.outlooks[p.active] for p in here], [p.outlooks for p in here], rules.horizon_s)
     for party, its in zip(parties, checks, strict=True):
         if party is not None:
-            party.kept = bounds(party.ladder.limits, party.own.overhead_s, rules, around)
+            party.kept = bounds(party.ladder.limits, party.own.overhead_s(around.contention), rules, around)
             party.seen = [c for c in its if c.broken]
             _restrain(party, party.seen, rules, around)
     settle(here, around, rules.mode)

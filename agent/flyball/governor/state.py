@@ -15,7 +15,7 @@ import msgspec
 
 from flyball.config import Governor as Rules
 from flyball.governor import memory, thermal
-from flyball.governor.estimator import SlowDown
+from flyball.governor.estimator import CONTENDED, Lesson, SlowDown
 from flyball.governor.values import Constraint, LadderView
 from flyball.ports import Decision, Pin
 
@@ -63,8 +63,9 @@ class LadderState(msgspec.Struct, frozen=True, kw_only=True):
     contention then. `flags` holds, newest last, when it could be told whether a limit was broken, and whether it was.
     `kept_s` is since when a limit has held without a break on the active rung, `proven` the last rung on which it did
     for a whole trial. `streak` counts the periods in a row in which `streak_for` looked safe. `slow` is what each rung
-    suffers, by "rung@accelerator". `arrivals_per_s` is smoothed, but for what chance does not explain; `overhead_s` is
-    what an answer takes beyond wait and work. `stay_s` is how long stays on a rung have lasted, smoothed."""
+    suffers, by "rung@accelerator". `arrivals_per_s` is smoothed, but for what chance does not explain; `overheads_s`
+    is what an answer takes beyond wait and work, calm and contended. `stay_s` is how long stays on a rung have lasted,
+    smoothed."""
 
     active: str = ""
     since_s: float = 0.0
@@ -80,20 +81,25 @@ class LadderState(msgspec.Struct, frozen=True, kw_only=True):
     climbs_s: tuple[float, ...] = ()  # in the last hour
     pin: Pin | None = None
     slow: Mapping[str, SlowDown] = {}
+    lesson: Lesson | None = None  # the newest
     arrivals_per_s: float | None = None
     entered_c: float | None = None  # of the hottest zone when heat made it step down to the active rung
-    looks: int = 0  # at its arrivals
+    paced: int = 0  # looks at its arrivals since their pace changed
     late: float | None = None  # share of the last hundreds of requests on the active rung
     late_of: int = 0
     arrivals_off: float = 0.0  # the newest count, in standard deviations
     dispersion: float = 1.0  # of the counts: 1 at random, near 0 from a camera that sends one after the other
-    overhead_s: float = 0.0
+    overheads_s: tuple[float, float] = (0.0, 0.0)
+    counted_per_s: float | None = None  # the newest count of arrivals
     stay_s: float = STAY_S
     since_rules: Mapping[str, float] = {}  # of the configuration's rules: since when each condition has held
     firing: tuple[str, ...] = ()
 
     def breaches(self, constraint: Constraint) -> int:
         return sum(broken for _, broken in self.flags.get(constraint, ()))
+
+    def overhead_s(self, contention: float) -> float:
+        return self.overheads_s[contention >= CONTENDED]
 
     def entering(self, rung: str, now_s: float, contention: float = 0.0, climbed: bool = False) -> LadderState:
         stayed_s = now_s - self.since_s
