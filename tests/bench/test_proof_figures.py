@@ -110,6 +110,10 @@ def test_the_best_static_rung_is_the_most_accurate_within_what_is_allowed(module
     assert (figures["recovery_down_s"], figures["recovery_up_s"], figures["recovery_s"]) == (3.0, 0.0, 3.0)
     figures = bench.scores({**found, "b": found["a"]}, ["a", "b"], plan_of(live), 0.02)
     assert figures["best_static"] == "a", "both are late; the first of the least late"
+    late_after = {**found, live.GOVERNED: held(live, "a", (10, 25, 26, 27))}
+    figures = bench.scores(late_after, ["a", "b", "c"], plan_of(live), 0.02, 20.0)
+    assert figures["late_pct_governor"] == pytest.approx(5.0), "what nobody else was asked is not counted"
+    assert figures["requests"] == 20
 
 
 def test_the_oracle_takes_the_best_rung_of_every_phase(modules: dict[str, ModuleType]) -> None:

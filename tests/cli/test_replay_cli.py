@@ -11,7 +11,7 @@ import pytest
 
 from flyball.config import Governor as Rules
 from flyball.governor.policy import decide
-from flyball.governor.recording import Begun, Looked
+from flyball.governor.recording import SCHEMA, Begun, Looked
 from flyball.governor.replay import profiles, standard
 from flyball.governor.replay.trace import save
 from flyball.governor.state import State
@@ -34,7 +34,7 @@ def trace(tmp_path: Path) -> Path:
 @pytest.fixture
 def recording(tmp_path: Path) -> Path:
     state, rules = State(), Rules()
-    lines: list[object] = [Begun(schema=1, flyball="0", board="board", rules=rules, state=state)]
+    lines: list[object] = [Begun(schema=SCHEMA, flyball="0", board="board", rules=rules, state=state)]
     for i in range(20):
         rungs = tuple(Rung(name=name, accuracy=a, work_s=w, spread=0.1, resident=True)
                       for name, a, w in (("big", 0.9, 0.02), ("small", 0.7, 0.002)))  # fmt: skip
@@ -75,6 +75,11 @@ def test_standard_traces_are_written_and_read_again(tmp_path: Path) -> None:
     done = flyball("replay", "--standard", tmp_path / "ten", "--seed", 3, "--ladder", "mobilenets")
     assert done.returncode == 0, done.stderr
     assert {file.stem for file in (tmp_path / "ten").iterdir()} == set(standard.NAMES)
+    (tmp_path / "ten/steady.jsonl").write_text("mine")
+    again = flyball("replay", "--standard", tmp_path / "ten")
+    assert again.returncode == 78
+    assert f"{tmp_path / 'ten/steady.jsonl'}: there is such a file already" in again.stderr.replace("\n", "")
+    assert (tmp_path / "ten/steady.jsonl").read_text() == "mine"
     one = flyball("replay", tmp_path / "ten/boundary.jsonl", "--policy", "threshold", "--json")
     other = flyball("replay", "boundary:3", "--ladder", "mobilenets", "--policy", "threshold", "--json")
     left, right = json.loads(one.stdout), json.loads(other.stdout)
@@ -99,6 +104,9 @@ def test_a_recording_is_decided_again(recording: Path) -> None:
     done = flyball("replay", recording)
     assert done.returncode == 0, done.stderr + done.stdout
     assert "20 decisions in 19 s, 0 changes of rung: the same again" in done.stdout
+    ruled = flyball("replay", recording, "--config", "/etc/flyball/flyball.toml")
+    assert ruled.returncode == 2
+    assert "leave out --config" in " ".join(ruled.stderr.replace("│", " ").split())
     lines = recording.read_text().splitlines()
     line = json.loads(lines[5])
     line["decisions"][0]["reason"] = "because"

@@ -399,6 +399,21 @@ async def test_a_pin_during_a_switch_has_the_last_word(world: World) -> None:
     assert world.ladder.active == "large"
 
 
+async def test_what_a_pin_opens_is_counted_while_it_is_opened(world: World) -> None:
+    gate = asyncio.Event()
+    world.ladder.before_switch = gate.wait
+    world.ladder.details["small"] = RungStatus(name="small", state="closed", rss_bytes=40_000_000)
+    await world.run(2)
+    order = asyncio.ensure_future(world.governor.pin("x", "small", None))
+    await settle()
+    await world.run(2)
+    assert [one.takes_bytes for one in world.governor._state.opening.values()] == [40e6]
+    gate.set()
+    await order
+    await world.run(2)
+    assert world.governor._state.opening == {}
+
+
 async def test_a_pin_between_decision_and_switch_has_the_last_word(world: World) -> None:
     await world.run(10)
     world.ladder.measure(0.030)
@@ -430,6 +445,16 @@ async def test_a_configured_pin_on_a_rung_that_is_not_there_is_told_once() -> No
 
 
 # ------------------------------------------------------------------------------------------------------------- run
+
+
+async def test_what_is_coming_is_told_on_a_machine_without_a_ladder_too() -> None:
+    world = World()
+    world.catalog.remove("x")
+    for tick in range(1500):
+        world.clock.advance(5)
+        world.readings.put("memory_available", 2e9 - tick * 1.25e6, "machine")
+        world.governor.tick()
+    assert world.kinds() == ["memory_exhaustion_expected"]
 
 
 async def test_run_beats_every_period_and_ends_what_it_began(world: World) -> None:

@@ -16,7 +16,7 @@ from flyball import config
 from flyball.config import Governor as Rules
 from flyball.errors import ConfigError, MessageError
 from flyball.governor.constraints import QUANTILES, mistakes
-from flyball.governor.recording import Begun, Looked
+from flyball.governor.recording import SCHEMA, Begun, Looked
 from flyball.governor.replay.recorded import check
 from flyball.governor.replay.study import changed
 from flyball.governor.replay.trace import load, save
@@ -222,14 +222,14 @@ def put_recording(file: Path, limits: dict[str, float]) -> None:
     view = View(now_s=1.0, wall_s=1.0, ladders=(ladder,))
     look = json.loads(msgspec.json.encode(Looked(view=view, decisions=())))
     look["view"]["ladders"][0]["limits"] = limits
-    begun = Begun(schema=1, flyball="0", board="", rules=Rules(), state=State())
+    begun = Begun(schema=SCHEMA, flyball="0", board="", rules=Rules(), state=State())
     file.write_bytes(msgspec.json.encode(begun) + b"\n" + json.dumps(look).encode())
 
 
 @pytest.mark.parametrize("value", [-1.0, 0.0, 1.1e15])
 @pytest.mark.parametrize("name", FIELDS)
 def test_of_a_recording_with_its_line_and_ladder(tmp_path: Path, name: str, value: float) -> None:
-    begun = Begun(schema=1, flyball="0", board="", rules=Rules(), state=State())
+    begun = Begun(schema=SCHEMA, flyball="0", board="", rules=Rules(), state=State())
     view = View(now_s=1.0, wall_s=1.0, ladders=(LadderView(name="cats", active=None, rungs=()),))
     look = json.loads(msgspec.json.encode(Looked(view=view, decisions=())))
     file = tmp_path / "recorded.jsonl"

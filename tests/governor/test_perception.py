@@ -15,13 +15,18 @@ RULES = Rules(mode="observe")
 Look = tuple[float, float]  # others' tasks per processor, and the work in times of the profiled one
 
 
-def after(*looks: Look, overhead_s: float = 0.0, rate: float = 20.0) -> tuple[LadderState, State]:
+def after(*looks: Look, overhead_s: float = 0.0, rate: float = 20.0, old_p50s: int = 0) -> tuple[LadderState, State]:
     """One a second, at the large rung."""
     state = State()
     for second, (contention, factor) in enumerate(looks):
         work_s = WORK_S * factor
+        earlier = looks[max(0, second - old_p50s)][1] * WORK_S  # the window's answers are older than the newest
         seen = Seen(
-            arrivals_per_s=rate, answers=20, work_mean_s=work_s, work_std_s=0.05 * work_s, p50_s=work_s + overhead_s
+            arrivals_per_s=rate,
+            answers=20,
+            work_mean_s=work_s,
+            work_std_s=0.05 * work_s,
+            p50_s=max(work_s, earlier) + overhead_s,
         )
         ladder = LadderView(name="x", active="large", rungs=RUNGS, seen=seen, limits=Limits(deadline_s=0.03))
         view = View(
@@ -66,3 +71,24 @@ def test_handing_over_beside_a_load_is_not_how_it_is_handed_over_at_rest() -> No
     own = state.of("x")
     assert own.overhead_s(4.0) > 0.005
     assert own.overhead_s(0.0) < 0.0015, "two looks of it, and not the forty before"
+
+
+def test_answers_from_beside_a_load_that_are_still_in_the_window_are_no_handing_over() -> None:
+    own, _ = after(*LOADED, *CALM[:8], old_p50s=5)
+    assert own.overhead_s(0.0) < 0.001
+
+
+def test_handing_over_beside_a_load_takes_no_less_than_at_rest() -> None:
+    own, _ = after(*[(0.0, 1.0)] * 40, overhead_s=0.008)
+    assert own.overhead_s(4.0) >= own.overhead_s(0.0) > 0.005
+
+
+def test_beside_a_load_that_comes_and_goes_from_look_to_look_every_lesson_counts() -> None:
+    own, _ = after(*[(0.0, 1.0), (4.0, 4.0)] * 20, *[(0.0, 2.0), (4.0, 4.0)] * 20)
+    assert factor(own, 0.0) == pytest.approx(2.0, rel=0.25)
+
+
+def test_a_rung_that_is_a_little_slower_is_not_excused_by_a_load_that_comes() -> None:
+    own, _ = after(*CALM, (0.0, 1.15), (4.0, 4.0))
+    before, _ = after(*CALM, (0.0, 1.15))
+    assert factor(own, 0.0) == pytest.approx(factor(before, 0.0), abs=1e-3)

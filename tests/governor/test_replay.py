@@ -11,7 +11,7 @@ from made_traces import BOARD, LADDER, made, model
 
 from flyball.config import Governor as Rules
 from flyball.errors import ConfigError
-from flyball.governor.recording import Begun, Done, Ended, Looked
+from flyball.governor.recording import SCHEMA, Begun, Done, Ended, Looked
 from flyball.governor.replay import profiles, standard
 from flyball.governor.replay.baselines import Hysteresis, Pid, Static, Threshold
 from flyball.governor.replay.baselines import Path as Way
@@ -246,7 +246,7 @@ def recorded(trace: Trace, file: Path, rules: Rules) -> None:
     lines: list[object] = []
 
     def begin() -> None:
-        lines.append(Begun(schema=1, flyball="0", board="board", rules=rules, state=governed.state))
+        lines.append(Begun(schema=SCHEMA, flyball="0", board="board", rules=rules, state=governed.state))
 
     begin()
     for i in range(len(trace.steps)):
@@ -326,7 +326,7 @@ def test_a_recording_that_was_cut_off_is_read_to_there(recording: Path) -> None:
     [
         (lambda lines: lines[1:], '"begun" first'),
         (lambda lines: [*lines[:3], "{}", *lines[4:]], ":4"),
-        (lambda lines: [lines[0].replace('"schema":1', '"schema":7')], "found 7"),
+        (lambda lines: [lines[0].replace(f'"schema":{SCHEMA}', '"schema":7')], "found 7"),
         (lambda lines: lines[:1], "nothing was recorded"),
         (
             lambda lines: [lines[0].replace('"thresholds":{}', '"thresholds":{"defects":["when"]}'), lines[1]],

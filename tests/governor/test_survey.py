@@ -222,6 +222,22 @@ def test_what_is_read_arrives() -> None:
     assert 0 <= seen.hour < 24
 
 
+def test_a_zone_has_the_lowest_of_its_own_trip_points() -> None:
+    world = World()
+    for quantity, value, name in (
+        ("temperature", 61.5, "cpu"),
+        ("temperature", 50.0, "gpu"),
+        ("temperature_limit", 105.0, "cpu/critical"),
+        ("temperature_limit", 95.0, "cpu/passive-1"),
+        ("temperature_limit", 90.0, "absent/passive"),
+    ):
+        world.readings.put(quantity, value, name)  # type: ignore[arg-type]
+    survey = world.survey
+    assert survey.trips_c(["fake/cpu", "fake/gpu"]) == {"fake/cpu": 95.0}
+    world.readings.put("temperature_limit", 41.0, "x86_pkg_temp/passive")
+    assert survey.trips_c(["fake/x86_pkg_temp"]) == {}, "it slows nothing down"
+
+
 def test_a_zone_whose_sensor_is_content_without_it_is_switched_off() -> None:
     world = World()
     world.state = State(sensed={"temperature/fake/cv0": 1.0, "temperature/broken/cpu": 1.0})

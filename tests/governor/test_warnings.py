@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flyball.governor import memory, thermal
-from flyball.governor.warnings import EarlyWarning, Expected, Horizons, Limits, State, event, warn
+from flyball.governor import memory, thermal, values
+from flyball.governor.warnings import EarlyWarning, Expected, Horizons, Limits, State, event, limits_for, warn
 
 MIB = 1 << 20
 LIMITS = Limits(zones_c={"cpu": 80.0}, reserve_bytes=64.0 * MIB)
@@ -74,6 +74,14 @@ def test_without_a_reserve_or_a_limit_nothing_is_expected() -> None:
     assert warn(State(), 4000.0, {"cpu": zone}, trend, Limits(), sure)[1] == ()
     kinds = {w.expected.kind for w in warn(State(), 4000.0, {"cpu": zone}, trend, LIMITS, sure)[1]}
     assert kinds == {"memory_exhaustion_expected", "throttling_expected"}
+
+
+def test_a_zone_is_measured_by_the_lowest_of_what_concerns_it() -> None:
+    zones, trips_c = ("thermal/cpu", "thermal/gpu"), {"thermal/cpu": 75.0}
+    lenient, strict = values.Limits(temperature_c=90.0), values.Limits(temperature_c=85.0, memory_available_bytes=64e6)
+    found = limits_for([lenient, strict], zones, trips_c)
+    assert found == Limits(zones_c={"thermal/cpu": 75.0, "thermal/gpu": 85.0}, reserve_bytes=64e6)
+    assert limits_for([values.Limits()], zones, trips_c) == Limits(zones_c={"thermal/cpu": 75.0})
 
 
 def test_heat_is_told_before_the_limit_is_reached_and_when_it_is_over() -> None:

@@ -51,6 +51,7 @@ HtmlOption = typer.Option("--html", help="Write a page with plots.")
 
 
 def replay(
+    context: typer.Context,
     trace: Annotated[str | None, TraceArgument] = None,
     policy: Annotated[str, PolicyOption] = "governor",
     all_of_them: Annotated[
@@ -87,6 +88,10 @@ def replay(
         if all_of_them or policy != "governor" or html_file is not None:
             raise typer.BadParameter(f"{trace} is a recording: another policy cannot be tried on what was measured "
                                      "under one; leave out --policy, --compare and --html")  # fmt: skip
+        source = context.get_parameter_source("config")  # FLYBALL_CONFIG may be set for other reasons
+        if source is not None and source.name == "COMMANDLINE":
+            raise typer.BadParameter(f"{trace} is a recording, and is decided again with the rules that it holds; "
+                                     "leave out --config")  # fmt: skip
         _refuse_rungs(trace, ladder, rungs)
         _check(Path(trace), as_json)
         return
@@ -189,9 +194,12 @@ def _rungs(ladder: str | None, file: Path | None) -> tuple[Model, ...]:
 
 def _write_standard(folder: Path, ladder: str | None, rungs: Path | None, seed: int) -> None:
     models = _rungs(ladder, rungs)
+    files = {name: folder / f"{name}.jsonl" for name in standard.NAMES}
+    there = next((file for file in files.values() if os.path.lexists(file)), None)
+    if there is not None:
+        raise ConfigError(f"{there}: there is such a file already, and it is kept; name another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    for name in standard.NAMES:
-        file = folder / f"{name}.jsonl"
+    for name, file in files.items():
         try:
             save(standard.standard(name, ladder or _LADDER, models, seed), file)
         except OSError as error:

@@ -34,6 +34,7 @@ SPREADING, WIDEST = 0.05, 3.0  # share of the newest sample of a spread after ma
 CONTENDED, CONTENDED_SPREAD = 0.5, 0.3  # work that is interrupted now and then, where nobody measured it
 BELIEVED = 4  # what is usual counts as much as so many samples of a spread
 JUMP = 25.0  # times the variance of an innovation: more is no chance, and answers scatter around what is new
+PLAINLY = 0.2  # of what a sample was expected to be
 LARGEST = 1e4
 HIDDEN_S, FORGOTTEN_S = 60.0, 120.0
 
@@ -77,14 +78,16 @@ class Lesson(msgspec.Struct, frozen=True):
     contention: float
     factor: float
     at_s: float
+    jump: float  # of the contention when it was taken
 
-    def is_void(self, contention: float, apart: float) -> bool:
-        """Whether another contention, that is counted only now, explains why it was slower or quicker than it was
-        expected to be: answers feel a load before the tasks of a second have told of it."""
-        off = contention - self.contention
-        if abs(off) <= apart:
+    def is_explained_by(self, jump: float) -> bool:
+        """Whether a jump of contention that is counted only now explains why it was plainly slower or quicker than it
+        was expected to be. Beside a load that comes and goes from look to look every lesson counts."""
+        if self.jump * jump < 0.0:
             return False
-        return (self.factor > predict(self.before, self.work_s, self.contention, self.at_s)[0]) == (off > 0.0)
+        expected = predict(self.before, self.work_s, self.contention, self.at_s)[0]
+        off = self.factor - expected
+        return abs(off) > PLAINLY * expected and (off > 0.0) == (jump > 0.0)
 
 
 def observe(slow: SlowDown, work_s: float, contention: float, sample: Sample, now_s: float) -> SlowDown:

@@ -28,7 +28,7 @@ from flyball.governor.rules import Rule, rules_of, unknown_rungs
 from flyball.governor.sources import losses
 from flyball.governor.state import State
 from flyball.governor.survey import Sources, Survey
-from flyball.governor.values import LadderView, View
+from flyball.governor.values import LadderView, View, limits_of
 from flyball.ports import Catalog, Decision, GovernorFigures, Ladder, Pin, SwitchReport
 
 log = logging.getLogger(__name__)
@@ -118,6 +118,7 @@ class Governor:
             source, report = target.status().active, None
             held_back = "" if force else self._against(target, rung)
             if source != rung and not held_back:
+                self._state = self._state.begun(ladder, pins.takes_bytes(target, rung), self._clock.monotonic_s())
                 report = await target.switch(rung, "pin")
             now_s = self._clock.monotonic_s()
             pin = Pin(ladder=ladder, rung=rung, until_s=None if for_s is None else now_s + for_s, force=force)
@@ -227,20 +228,14 @@ class Governor:
 
     def _early(self, view: View) -> None:
         """Warnings of what is coming, told once."""
-        temperatures = [v.limits.temperature_c for v in view.ladders if v.limits.temperature_c is not None]
-        reserves = [
-            v.limits.memory_available_bytes for v in view.ladders if v.limits.memory_available_bytes is not None
-        ]
-        limit_c = min(temperatures, default=None)
+        names = [ladder.name for ladder in self._catalog.ladders()] or [""]  # none: what holds for every ladder
+        kept, zones = [limits_of(self._config, name) for name in names], tuple(view.machine.zones)
         self._warned, told = warnings.warn(
             self._warned,
             view.now_s,
             self._state.zones,
             self._state.memory,
-            warnings.Limits(
-                zones_c={} if limit_c is None else dict.fromkeys(view.machine.zones, limit_c),
-                reserve_bytes=max(reserves, default=None),
-            ),
+            warnings.limits_for(kept, zones, self._survey.trips_c(zones)),
             warnings.Horizons(),
         )
         for warning in told:

@@ -16,6 +16,7 @@ from flyball.config import Governor as Rules
 from flyball.governor.constraints import Check, duration, milliseconds
 from flyball.governor.joint import LEAST_GAIN, PLAIN, Mode, value, worth
 from flyball.governor.outlook import Outlook
+from flyball.governor.perception import LATE_OF
 from flyball.governor.state import CLIMB, CLIMBS_PER_HOUR, Action, LadderState
 from flyball.governor.values import HARD, LadderView
 
@@ -96,8 +97,9 @@ def down(
 
 
 def climb(
-    ladder: LadderView, own: LadderState, here: Outlook, target: Outlook, rules: Rules, mode: Mode, now_s: float
-) -> tuple[Verdict, LadderState]:
+    ladder: LadderView, own: LadderState, here: Outlook, target: Outlook, rules: Rules, mode: Mode, now_s: float,
+    seen: bool = False,
+) -> tuple[Verdict, LadderState]:  # fmt: skip
     """A change for the better that nothing forces. A step down for more answers in time is taken like one for a limit
     that is broken: it is asked for in as few periods, it is not rationed, since the next burst would find the stronger
     rung held, and a climb that it takes back has failed."""
@@ -106,9 +108,11 @@ def climb(
     own = msgspec.structs.replace(own, streak=streak, streak_for=name)
     sooner = _sooner(here, target, mode)
     needed = rules.down_windows if sooner else rules.up_windows
-    if sooner and _by_queue(here, target, mode) and not _borne_out(here, own):
-        late = f"{own.late or 0.0:.1%} of {own.late_of} answers were"
-        return Verdict(reason=f"{here.missed:.0%} predicted to be late by waiting; {late}", binding="latency"), own
+    if sooner and not seen and _by_queue(here, target, mode) and not _borne_out(here, own, ladder):
+        late = "no answer tells yet" if own.late is None else f"{own.late:.1%} of the last {own.late_of} were"
+        return Verdict(
+            reason=f"{here.missed:.0%} predicted late as requests wait for each other; {late}", binding="latency"
+        ), own
     if streak < needed:
         text = f"{expected(target, ladder)}; safe in {streak} of {needed} periods"
         return Verdict(reason=text, binding=CLIMB), own
@@ -146,11 +150,14 @@ def _by_queue(here: Outlook, target: Outlook, mode: Mode) -> bool:
     return value(target, mode) - worth(here, mode) * (1.0 - alone) <= LEAST_GAIN
 
 
-def _borne_out(here: Outlook, own: LadderState) -> bool:
-    """Whether answers were as late as predicted, by half at the least. How requests queue is told by how evenly they
-    come, which takes long to know."""
-    missed = here.missed or 0.0
-    return own.late is not None and own.late_of * missed >= BORNE_OUT and own.late >= missed / 2.0
+def _borne_out(here: Outlook, own: LadderState, ladder: LadderView) -> bool:
+    """Whether answers were as late as predicted, by half at the least: hundreds, or the newest. How requests queue is
+    told by how evenly they come, which takes long to know."""
+    missed, seen = here.missed or 0.0, ladder.seen
+    for late, count in ((own.late, own.late_of), (seen.window_late, seen.window_answers)):
+        if late is not None and late >= missed / 2.0 and (count * missed >= BORNE_OUT or count >= LATE_OF):
+            return True
+    return False
 
 
 def counted(c: Check, own: LadderState, rules: Rules, now_s: float) -> str:

@@ -18,6 +18,7 @@ import msgspec
 from flyball.governor.constraints import Check
 from flyball.governor.judgement import NO_BOUNDS, Bounds, breaks, judge
 from flyball.governor.outlook import Outlook, Scene
+from flyball.governor.sources import Loss
 from flyball.governor.state import LadderState
 from flyball.governor.values import Constraint, LadderView
 
@@ -46,6 +47,7 @@ class Party(msgspec.Struct):
     kept: Bounds = NO_BOUNDS
     fixed: int | None = None
     seen: list[Check] = []  # the limits that are broken now, by what was measured
+    lost: Sequence[Loss] = ()  # the readings that its limits rest on and that are gone
     options: list[Outlook] = []
     rank: int = 0
     at: int = 0

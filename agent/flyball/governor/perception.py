@@ -30,8 +30,10 @@ ODD_TASKS = 0.8  # per processor: counted tasks differ by less from look to look
 ODD_SD, TWICE_SD = 4.0, 2.7  # of a Poisson count, once and in two looks in a row
 SLOWEST = 0.01  # of the highest clock
 ODD_COUNT, EVEN = 4.0, 0.25  # times the usual dispersion, which is taken for no less
+MOST_RANDOM = 1.5  # beyond that arrivals are taken to be random all the same
 BELIEVED = 4  # looks, as many as what was known before of how counts scatter is worth
 LATE_OF = 600  # requests over which the share of late ones is remembered
+LESSON_S = 10.0  # after which a lesson is not taken back any more
 FEW = 3  # answers of which the spread says something
 
 
@@ -47,9 +49,11 @@ def keys(rungs: Sequence[Rung]) -> list[str]:
 
 def perceive(view: View, rules: Rules, state: State) -> State:
     machine, now_s = view.machine, view.now_s
-    contention = state.contention
+    contention, jump, jumped_s = state.contention, 0.0, state.jumped_s
     if machine.contention is not None:
         off = machine.contention - contention
+        if abs(off) > ODD_TASKS and state.looked_s is not None and state.sensed.get(CONTENTION) == state.looked_s:
+            jump, jumped_s = off, now_s
         share = 1.0 if state.looked_s is None else QUICK if abs(off) > ODD_TASKS else STEADY
         contention += share * off
     elif now_s - state.sensed.get(CONTENTION, -math.inf) > HOLD_S:
@@ -67,6 +71,8 @@ def perceive(view: View, rules: Rules, state: State) -> State:
         state,
         looked_s=now_s,
         contention=contention,
+        jump=jump,
+        jumped_s=jumped_s,
         zones=zones,
         memory=trend,
         sensed={**state.sensed, **dict.fromkeys(here, now_s)},
@@ -92,7 +98,7 @@ def perceive_ladder(
     checks = check(view.machine, ladder, rules, state.power_w)
     arrivals_per_s, off, paced = _arrivals(ladder, own, rules)
     late, late_of = _late(ladder, own)
-    slow, lesson = _slowed(ladder, view, own, rules, state.contention)
+    slow, lesson = _slowed(ladder, view, own, rules, state)
     return msgspec.structs.replace(
         own,
         pin=pin,
@@ -108,17 +114,21 @@ def perceive_ladder(
         dispersion=_dispersion(own, ladder.seen.arrivals_per_s, arrivals_per_s, paced, rules),
         late=late,
         late_of=late_of,
-        overheads_s=_overheads(ladder, view, own, rules, state.contention),
+        overheads_s=_overheads(ladder, view, own, rules, state),
         **_proving(ladder, view.machine, checks, state, own, rules, now_s),
     ), checks
 
 
 def _slowed(
-    ladder: LadderView, view: View, own: LadderState, rules: Rules, contention: float
+    ladder: LadderView, view: View, own: LadderState, rules: Rules, state: State
 ) -> tuple[Mapping[str, estimator.SlowDown], estimator.Lesson | None]:
-    seen, machine, slow = ladder.seen, view.machine, own.slow
-    if own.lesson is not None and own.lesson.is_void(contention, ODD_TASKS):
-        slow = {**slow, own.lesson.rung: own.lesson.before}
+    """What every rung suffers, after the newest answers; and what these have taught. Answers feel a load before the
+    tasks of a second tell of it: where contention has jumped and explains them, the lesson before it is taken back."""
+    seen, machine, slow, contention = ladder.seen, view.machine, own.slow, state.contention
+    last = own.lesson
+    fresh = last is not None and view.now_s - last.at_s <= min(2.0 * rules.period_s, LESSON_S)
+    if last is not None and fresh and state.jump and last.is_explained_by(state.jump):
+        slow = {**slow, last.rung: last.before}
     rung = next((r for r in ladder.rungs if r.name == ladder.active), None)
     if rung is None or rung.work_s is None or seen.work_mean_s is None or not seen.answers:
         return slow, None
@@ -132,7 +142,7 @@ def _slowed(
     sample = estimator.Sample(seen.work_mean_s / rung.work_s * clock, std, seen.answers, usual)
     name = key(rung)
     before = slow.get(name) or estimator.SlowDown()
-    lesson = estimator.Lesson(name, before, rung.work_s, contention, sample.factor, view.now_s)
+    lesson = estimator.Lesson(name, before, rung.work_s, contention, sample.factor, view.now_s, state.jump)
     return {**slow, name: estimator.observe(before, rung.work_s, contention, sample, view.now_s)}, lesson
 
 
@@ -164,16 +174,16 @@ def _arrivals(ladder: LadderView, own: LadderState, rules: Rules) -> tuple[float
 
 def _dispersion(own: LadderState, now: float | None, arrivals_per_s: float | None, paced: int, rules: Rules) -> float:
     """Of the counts, from one to the next, so that a mean which is still being learnt does not look like chance. What
-    was known of another pace counts as much as a few looks, and one odd count as a few usual ones."""
-    before = own.dispersion
-    if paced <= 1:
-        return min(before, 1.0)
-    if now is None or own.counted_per_s is None or arrivals_per_s is None:
+    was known of another pace counts as much as a few looks, and one odd count as a few usual ones. Silence is not
+    even, and a look at which less than one was to be expected tells less."""
+    before, counted = own.dispersion, own.counted_per_s
+    if now is None or counted is None or arrivals_per_s is None or now == counted == 0.0:
         return before
-    off = now - own.counted_per_s
-    newest = off * off * rules.period_s / (2.0 * max(arrivals_per_s, 1.0))
-    newest = min(newest, ODD_COUNT * max(before, EVEN))
-    return before + max(SLOW, 1.0 / (BELIEVED + paced - 1)) * (newest - before)
+    expected = max(arrivals_per_s, own.arrivals_per_s or 0.0) * rules.period_s
+    off = (now - counted) * rules.period_s
+    newest = min(off * off / (2.0 * expected), ODD_COUNT * max(before, EVEN)) if expected > 0.0 else before
+    share = max(SLOW, 1.0 / (BELIEVED + paced - 1)) * min(expected, 1.0)
+    return min(before + share * (newest - before), MOST_RANDOM)
 
 
 def _late(ladder: LadderView, own: LadderState) -> tuple[float | None, int]:
@@ -186,17 +196,18 @@ def _late(ladder: LadderView, own: LadderState) -> tuple[float | None, int]:
     return before + (seen.late - before) * min(seen.answers / count, 1.0), count
 
 
-def _overheads(
-    ladder: LadderView, view: View, own: LadderState, rules: Rules, contention: float
-) -> tuple[float, float]:
-    """Hand-over and replying, calm and contended, told only while there is hardly a queue."""
+def _overheads(ladder: LadderView, view: View, own: LadderState, rules: Rules, state: State) -> tuple[float, float]:
+    """Hand-over and replying, calm and contended, told only while there is hardly a queue, and not while the window
+    still holds answers from before a load came or went."""
     seen, (calm_s, contended_s) = ladder.seen, own.overheads_s
     if seen.p50_s is None or seen.work_mean_s is None or settled(own, ladder, rules, view.now_s) < rules.window_s:
         return own.overheads_s
     if (own.arrivals_per_s or 0.0) * seen.work_mean_s > 0.3:
         return own.overheads_s
+    if state.jumped_s is not None and view.now_s - state.jumped_s <= rules.window_s + rules.period_s:
+        return own.overheads_s
     now_s = max(0.0, seen.p50_s - seen.work_mean_s)
-    if contention < CONTENDED:
+    if state.contention < CONTENDED:
         return calm_s + 0.1 * (now_s - calm_s), contended_s
     return calm_s, contended_s + 0.1 * (now_s - contended_s)
 

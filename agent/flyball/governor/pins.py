@@ -14,6 +14,7 @@ import msgspec
 from flyball.config import Config
 from flyball.errors import NotFoundError, RequestError, UnavailableError
 from flyball.governor.constraints import duration
+from flyball.governor.profile import OPEN_STATES
 from flyball.ports import Decision, Ladder, SwitchReport
 
 LONGEST_S = 30 * 86400.0  # as the uplink has it; whoever wants longer means "until released"
@@ -40,6 +41,12 @@ def check_rung(ladder: Ladder, rung: str) -> None:
     if rungs[rung].state == "no-accelerator":
         why = rungs[rung].error or "no accelerator for it is present"
         raise UnavailableError(f"ladder {ladder.name}, rung {rung}: {why}")
+
+
+def takes_bytes(ladder: Ladder, rung: str) -> float:
+    """The memory that opening the rung will take, as far as the engine knows; 0 for one that is open."""
+    known = next(r for r in ladder.status().rungs if r.name == rung)
+    return 0.0 if known.state in OPEN_STATES else float(known.rss_bytes or 0)
 
 
 def put_off(order: Decision, limit: str) -> tuple[Decision, SwitchReport]:

@@ -24,7 +24,7 @@ from flyball.governor.explanation import explained
 from flyball.governor.hysteresis import Verdict
 from flyball.governor.joint import Party, judge_beside, settle, worth
 from flyball.governor.judgement import against, bounds
-from flyball.governor.opening import admit, begun, elsewhere
+from flyball.governor.opening import admit, begun, elsewhere, taken, under_way
 from flyball.governor.orders import forbidden, held_at, overruled, pinned
 from flyball.governor.outlook import Outlook, Scene, outlooks, scene, warm
 from flyball.governor.perception import perceive, perceive_ladder
@@ -33,6 +33,7 @@ from flyball.governor.rules import Rule
 from flyball.governor.sources import Loss, losses
 from flyball.governor.state import LadderState, State
 from flyball.governor.thresholds import apply
+from flyball.governor.turns import SHARED, take_turns
 from flyball.governor.values import HARD, Constraint, LadderView, View
 from flyball.ports import Decision
 
@@ -55,16 +56,17 @@ def decide(
     for ladder in view.ladders:
         looked.append(perceive_ladder(ladder, view, rules, state, before.get(ladder.name) or LadderState()))
     state = msgspec.structs.replace(
-        state, opening=opening, ladders={v.name: own for v, (own, _) in zip(view.ladders, looked, strict=True)}
+        state,
+        opening=opening,
+        ladders={**before, **{v.name: own for v, (own, _) in zip(view.ladders, looked, strict=True)}},
     )
     decisions, after, parties, around = choose(view, rules, state, [checks for _, checks in looked], thresholds)
-    opening = {**opening, **begun(decisions, parties)}
+    opening = {**opening, **begun(decisions, parties, view.now_s)}
     decisions = [
         explained(decision, view, ladder, state, party, around)
         for decision, ladder, party in zip(decisions, view.ladders, parties, strict=True)
     ]
-    others = {name: own for name, own in before.items() if name not in after}  # whose rung is being changed
-    return tuple(decisions), msgspec.structs.replace(state, opening=opening, ladders={**others, **after})
+    return tuple(decisions), msgspec.structs.replace(state, opening=opening, ladders={**before, **after})
 
 
 def choose(
@@ -91,7 +93,7 @@ def choose(
     gone: Sequence[Loss] = ()
     if state.sensed and min(state.sensed.values()) < view.now_s:
         gone = losses(state.sensed, view.machine, EVERY)
-    decisions, after, opening_bytes = [], {}, sum(state.opening.values())
+    verdicts, after, shared = [], {}, False
     for ladder, found, its in zip(view.ladders, parties, checks, strict=True):
         if found is None:
             why = ladder.error or (
@@ -99,15 +101,25 @@ def choose(
             )
             verdict, own = Verdict(reason=f"no rung is active: {why}"), state.ladders[ladder.name]
         else:
-            lost = tuple(loss for loss in gone if any(c.constraint == loss.constraint for c in its)) if gone else ()
-            verdict, own = _verdict(found, view, rules, its, around, lost)
-        notice = ""
-        if found is not None and thresholds.get(ladder.name) and own.pin is None:
-            forbids = partial(forbidden, found, rules, its, around, lost)
-            verdict, own, notice = apply(found, own, verdict, thresholds[ladder.name], view, rules, forbids)
-        if found is not None and verdict.action != "stay":
-            verdict, opening_bytes = admit(found, verdict, opening_bytes)
+            if gone:
+                found.lost = tuple(loss for loss in gone if any(c.constraint == loss.constraint for c in its))
+            verdict, own = _verdict(found, view, rules, its, around)
         after[ladder.name] = own
+        verdicts.append(verdict)
+        shared = shared or (verdict.action != "stay" and verdict.binding in SHARED)
+    if shared:
+        verdicts = take_turns(parties, verdicts, view, state, rules)
+    changing, opening_bytes = (under_way(state, view.now_s), taken(state)) if state.opening else ("", 0.0)
+    decisions = []
+    for ladder, found, verdict, its in zip(view.ladders, parties, verdicts, checks, strict=True):
+        notice = ""
+        its_rules = thresholds.get(ladder.name) if thresholds else None
+        if found is not None and its_rules and found.own.pin is None:
+            forbids = partial(forbidden, found, rules, its, around, found.lost)
+            own = after[ladder.name]
+            verdict, after[ladder.name], notice = apply(found, own, verdict, its_rules, view, rules, forbids)
+        if found is not None and verdict.action != "stay":
+            verdict, opening_bytes = admit(found, verdict, opening_bytes, changing)
         decisions.append(_decision(view, ladder, verdict, notice))
     return decisions, after, parties, around
 
@@ -172,9 +184,9 @@ def _eases(one: Outlook, here: Outlook, broken: Sequence[Check]) -> bool:
 
 
 def _verdict(
-    party: Party, view: View, rules: Rules, checks: Sequence[Check], around: Scene, lost: Sequence[Loss]
+    party: Party, view: View, rules: Rules, checks: Sequence[Check], around: Scene
 ) -> tuple[Verdict, LadderState]:
-    ladder, own, now_s = party.ladder, party.own, view.now_s
+    ladder, own, now_s, lost = party.ladder, party.own, view.now_s, party.lost
     here, target = party.outlooks[party.active], party.chosen()
     pin = own.pin
     broken = party.seen
@@ -202,7 +214,7 @@ def _verdict(
         why = against(here, ladder.limits, around)
         certain = hysteresis.certain(here, ladder)
         if not certain and hysteresis.many_more(ladder, here, target, rules.mode):
-            verdict, own = hysteresis.climb(ladder, own, here, target, rules, rules.mode, now_s)
+            verdict, own = hysteresis.climb(ladder, own, here, target, rules, rules.mode, now_s, seen=True)
         elif not certain and hysteresis.disproved(here, ladder, own):
             verdict, own = _content(party, around, rules), _still(own)
         elif here.foreseen == "temperature" and own.entered_c is not None and _cools(around, party):

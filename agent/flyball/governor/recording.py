@@ -25,7 +25,7 @@ from flyball.ports import Decision
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 1
+SCHEMA = 2
 WAITING_BYTES = 8 << 20  # of lines that the reader has not taken: more than half an hour of one ladder
 
 

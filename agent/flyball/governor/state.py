@@ -56,6 +56,14 @@ class Rest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     error: str
 
 
+class Opening(msgspec.Struct, frozen=True, gc=False):
+    """A change of rung that was begun: the memory that it is going to take, when, and what bound."""
+
+    takes_bytes: float
+    since_s: float
+    cause: str = ""
+
+
 class LadderState(msgspec.Struct, frozen=True, kw_only=True):
     """Of one ladder.
 
@@ -74,6 +82,7 @@ class LadderState(msgspec.Struct, frozen=True, kw_only=True):
     flags: Mapping[Constraint, tuple[tuple[float, bool], ...]] = {}
     kept_s: Mapping[Constraint, float] = {}
     proven: Mapping[Constraint, str] = {}
+    stepped_for: str = ""  # what bound when it was changed to the active rung
     streak: int = 0
     streak_for: str = ""
     left: Mapping[str, Left] = {}
@@ -99,7 +108,8 @@ class LadderState(msgspec.Struct, frozen=True, kw_only=True):
         return sum(broken for _, broken in self.flags.get(constraint, ()))
 
     def overhead_s(self, contention: float) -> float:
-        return self.overheads_s[contention >= CONTENDED]
+        calm_s, contended_s = self.overheads_s
+        return calm_s if contention < CONTENDED else max(calm_s, contended_s)
 
     def entering(self, rung: str, now_s: float, contention: float = 0.0, climbed: bool = False) -> LadderState:
         stayed_s = now_s - self.since_s
@@ -112,6 +122,7 @@ class LadderState(msgspec.Struct, frozen=True, kw_only=True):
             calm=contention,
             flags={},
             kept_s={},
+            stepped_for="",
             streak=0,
             streak_for="",
             late=None,
@@ -122,20 +133,23 @@ class LadderState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
-    """Of the machine and all its ladders. `contention` is smoothed. `power_w` is what the machine takes, smoothed, and
-    `base_w` that without the ladders' own inferences. `sensed` is when the readings that the limits rest on were last
-    there, as "constraint" or "constraint/zone". `opening` is the memory that a ladder's new rung is going to take, from
-    the decision until the ladder is looked at again."""
+    """Of the machine and all its ladders. `contention` is smoothed; `jump` is by how much it became
+    another at the newest look, 0 by chance, and `jumped_s` when it last did. `power_w` is what the machine takes,
+    smoothed, and `base_w` that without the ladders' own inferences. `sensed` is when the readings that the limits rest
+    on were last there, as "constraint" or "constraint/zone". `opening` are the changes of rung that were begun, by
+    ladder, from the decision until the ladder is looked at again."""
 
     looked_s: float | None = None
     contention: float = 0.0
+    jump: float = 0.0
+    jumped_s: float | None = None
     base_w: float | None = None
     power_w: float | None = None
     zones: Mapping[str, thermal.Zone] = {}
     memory: memory.Trend | None = None
     sensed: Mapping[str, float] = {}
     ladders: Mapping[str, LadderState] = {}
-    opening: Mapping[str, float] = {}
+    opening: Mapping[str, Opening] = {}
 
     def of(self, ladder: str) -> LadderState:
         return self.ladders.get(ladder) or LadderState()
@@ -153,6 +167,10 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
             name: LadderState(pin=own.pin, climbs_s=(now_s,) * len(own.climbs_s)) for name, own in self.ladders.items()
         }
         return State(ladders=kept)
+
+    def begun(self, ladder: str, takes_bytes: float, now_s: float) -> State:
+        """A change of its rung that somebody asked for between two looks."""
+        return msgspec.structs.replace(self, opening={**self.opening, ladder: Opening(takes_bytes, now_s, "pin")})
 
     def moved(self, decision: Decision, now_s: float, rules: Rules) -> State:
         """After the switch that `decision` asked for."""
@@ -174,7 +192,9 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
         if decision.binding == "temperature" and self.zones:
             hottest_c = max(thermal.now_c(zone) for zone in self.zones.values())
             after = msgspec.structs.replace(after, entered_c=hottest_c)
-        return self.having(decision.ladder, msgspec.structs.replace(after, left=left, climbs_s=climbs_s))
+        return self.having(
+            decision.ladder, msgspec.structs.replace(after, left=left, climbs_s=climbs_s, stepped_for=decision.binding)
+        )
 
     def refused(self, decision: Decision, error: str, now_s: float, rules: Rules) -> State:
         """After a switch that failed: its target is left alone, twice as long at every failure in a row."""

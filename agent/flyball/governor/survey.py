@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 TASKS_S = 2.0  # "runnable" is a sample of a moment: its mean over a while says how many tasks there are
 NEWEST_S, ODD_TASKS = 1.0, 0.8  # where the newest differ by less, per processor, and by more from those before: these
 UNDER_VOLTAGE = "under_voltage"
+NOTIFIES = "x86_pkg_temp"  # its trip points slow nothing down: programs move them to be told of a temperature
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,17 @@ class Survey:
         self._before = {key: self._before[key] for key in totals if key in self._before}
         self._refused = {key: past for key, past in self._refused.items() if key in totals}
         return View(now_s=now_s, wall_s=wall_s, machine=self._machine(state, busy, wall_s), ladders=tuple(views))
+
+    def trips_c(self, zones: Sequence[str]) -> Mapping[str, float]:
+        """Of every zone ("sensor/zone") its lowest trip point, where one is known. Names of trip points are
+        "<zone>/<trip>"."""
+        lowest: dict[str, float] = {}
+        for reading in self._sources.readings.latest():
+            if reading.quantity == "temperature_limit" and math.isfinite(reading.value):
+                zone = reading.name.rpartition("/")[0]
+                lowest[zone] = min(reading.value, lowest.get(zone, math.inf))
+        found = {key: lowest.get(key.partition("/")[2]) for key in zones}
+        return {key: trip_c for key, trip_c in found.items() if trip_c is not None and NOTIFIES not in key}
 
     # ------------------------------------------------------------------------------------------------ ladders
 

@@ -9,12 +9,13 @@ known, and nothing is told. Pure; publishes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import msgspec
 
 from flyball.events import Event
+from flyball.governor import values
 from flyball.governor.memory import Trend, exhaustion
 from flyball.governor.thermal import Zone, crossing_confidence, now_c, time_to_s
 
@@ -80,6 +81,19 @@ class EarlyWarning(msgspec.Struct, frozen=True, kw_only=True):
 
     expected: Expected
     ended: bool = False
+
+
+def limits_for(kept: Sequence[values.Limits], zones: Sequence[str], trips_c: Mapping[str, float]) -> Limits:
+    """Of all ladders together: the lowest temperature of those and of the zone's own trip points, the largest
+    reserve."""
+    temperatures = [one.temperature_c for one in kept if one.temperature_c is not None]
+    reserves = [one.memory_available_bytes for one in kept if one.memory_available_bytes is not None]
+    zones_c = {}
+    for zone in zones:
+        known = [*temperatures, *([trips_c[zone]] if zone in trips_c else [])]
+        if known:
+            zones_c[zone] = min(known)
+    return Limits(zones_c=zones_c, reserve_bytes=max(reserves, default=None))
 
 
 def warn(
