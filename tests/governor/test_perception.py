@@ -51,6 +51,19 @@ def test_what_a_load_did_before_it_was_counted_is_not_how_the_rung_runs_at_rest(
     assert factor(own, 4.0) == pytest.approx(4.0, rel=0.1)
 
 
+def test_what_a_load_did_is_also_taken_back_after_the_step_down_that_it_led_to() -> None:
+    """The rung is being changed while the load is counted: nobody looks at the ladder meanwhile."""
+    own, state = after(*CALM, (0.0, 3.0), (0.0, 3.0))
+    assert factor(own, 0.0) > 1.5
+    for second, contention in enumerate((2.8, 4.0, 4.0, 4.0)):
+        machine = Machine(cpus=2, contention=contention)
+        _, state = decide(View(now_s=1022.0 + second, wall_s=0.0, machine=machine, ladders=()), RULES, state)
+    small = LadderView(name="x", active="small", rungs=RUNGS, limits=Limits(deadline_s=0.03))
+    machine = Machine(cpus=2, contention=4.0)
+    _, state = decide(View(now_s=1026.0, wall_s=0.0, machine=machine, ladders=(small,)), RULES, state)
+    assert factor(state.of("x"), 0.0) == pytest.approx(1.0, abs=0.1)
+
+
 def test_what_ran_at_rest_before_that_was_counted_is_not_how_the_rung_runs_beside_a_load() -> None:
     own, _ = after(*LOADED, (4.0, 1.0), (0.0, 1.0))
     assert factor(own, 4.0) == pytest.approx(4.0, rel=0.1)

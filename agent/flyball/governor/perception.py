@@ -49,7 +49,7 @@ def keys(rungs: Sequence[Rung]) -> list[str]:
 
 def perceive(view: View, rules: Rules, state: State) -> State:
     machine, now_s = view.machine, view.now_s
-    contention, jump, jumped_s = state.contention, 0.0, state.jumped_s
+    contention, jump, jumped_s = state.contention, state.jump, state.jumped_s
     if machine.contention is not None:
         off = machine.contention - contention
         if abs(off) > ODD_TASKS and state.looked_s is not None and state.sensed.get(CONTENTION) == state.looked_s:
@@ -125,10 +125,12 @@ def _slowed(
     """What every rung suffers, after the newest answers; and what these have taught. Answers feel a load before the
     tasks of a second tell of it: where contention has jumped and explains them, the lesson before it is taken back."""
     seen, machine, slow, contention = ladder.seen, view.machine, own.slow, state.contention
-    last = own.lesson
-    fresh = last is not None and view.now_s - last.at_s <= min(2.0 * rules.period_s, LESSON_S)
-    if last is not None and fresh and state.jump and last.is_explained_by(state.jump):
-        slow = {**slow, last.rung: last.before}
+    last, jumped_s = own.lesson, state.jumped_s
+    if last is not None and jumped_s is not None:
+        # Also where nobody looked at the ladder since, because its rung was being changed for what that had taught.
+        soon = 0.0 < jumped_s - last.at_s <= min(3.0 * rules.period_s, LESSON_S)
+        if soon and last.is_explained_by(state.jump):
+            slow = {**slow, last.rung: last.before}
     rung = next((r for r in ladder.rungs if r.name == ladder.active), None)
     if rung is None or rung.work_s is None or seen.work_mean_s is None or not seen.answers:
         return slow, None
@@ -142,7 +144,8 @@ def _slowed(
     sample = estimator.Sample(seen.work_mean_s / rung.work_s * clock, std, seen.answers, usual)
     name = key(rung)
     before = slow.get(name) or estimator.SlowDown()
-    lesson = estimator.Lesson(name, before, rung.work_s, contention, sample.factor, view.now_s, state.jump)
+    jump = state.jump if jumped_s == view.now_s else 0.0
+    lesson = estimator.Lesson(name, before, rung.work_s, contention, sample.factor, view.now_s, jump)
     return {**slow, name: estimator.observe(before, rung.work_s, contention, sample, view.now_s)}, lesson
 
 
