@@ -224,14 +224,8 @@ def test_what_is_read_arrives() -> None:
 
 def test_a_zone_has_the_lowest_of_its_own_trip_points() -> None:
     world = World()
-    for quantity, value, name in (
-        ("temperature", 61.5, "cpu"),
-        ("temperature", 50.0, "gpu"),
-        ("temperature_limit", 105.0, "cpu/critical"),
-        ("temperature_limit", 95.0, "cpu/passive-1"),
-        ("temperature_limit", 90.0, "absent/passive"),
-    ):
-        world.readings.put(quantity, value, name)  # type: ignore[arg-type]
+    for value, name in ((105.0, "cpu/critical"), (95.0, "cpu/passive-1"), (90.0, "absent/passive")):
+        world.readings.put("temperature_limit", value, name)
     survey = world.survey
     assert survey.trips_c(["fake/cpu", "fake/gpu"]) == {"fake/cpu": 95.0}
     world.readings.put("temperature_limit", 41.0, "x86_pkg_temp/passive")

@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from pair_of_ladders import BIG, SMALL, Pair
+from pair_of_ladders import BIG, RULES, SMALL, Pair
 
 from flyball.config import Governor as Rules
 from flyball.governor.state import LadderState
@@ -11,9 +11,9 @@ from flyball.ports import Pin
 FREED = BIG - SMALL
 
 
-def short_by(mib: float, **more: object) -> Pair:
+def short_by(mib: float, opens_s: float = 0.0, rules: Rules = RULES) -> Pair:
     """Both on their big rung, with so much less than the 128 MiB that have to be left."""
-    pair = Pair(available_mib=128.0 - mib + 2 * BIG, reserve_mib=128.0, **more)  # type: ignore[arg-type]
+    pair = Pair(available_mib=128.0 - mib + 2 * BIG, reserve_mib=128.0, opens_s=opens_s, rules=rules)
     pair.active = {"x": "big", "y": "big"}
     return pair
 

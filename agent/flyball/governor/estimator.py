@@ -34,7 +34,6 @@ SPREADING, WIDEST = 0.05, 3.0  # share of the newest sample of a spread after ma
 CONTENDED, CONTENDED_SPREAD = 0.5, 0.3  # work that is interrupted now and then, where nobody measured it
 BELIEVED = 4  # what is usual counts as much as so many samples of a spread
 JUMP = 25.0  # times the variance of an innovation: more is no chance, and answers scatter around what is new
-PLAINLY = 0.2  # of what a sample was expected to be
 LARGEST = 1e4
 HIDDEN_S, FORGOTTEN_S = 60.0, 120.0
 
@@ -70,7 +69,8 @@ class SlowDown(msgspec.Struct, frozen=True):
 
 
 class Lesson(msgspec.Struct, frozen=True):
-    """What the newest sample of a rung was taken with, and what was known before it."""
+    """A sample of a rung, what it was taken with, what was known `before` it, and by how much contention had become
+    another at that look (`jump`)."""
 
     rung: str
     before: SlowDown
@@ -78,16 +78,7 @@ class Lesson(msgspec.Struct, frozen=True):
     contention: float
     factor: float
     at_s: float
-    jump: float  # of the contention when it was taken
-
-    def is_explained_by(self, jump: float) -> bool:
-        """Whether a jump of contention that is counted only now explains why it was plainly slower or quicker than it
-        was expected to be. Beside a load that comes and goes from look to look every lesson counts."""
-        if self.jump * jump < 0.0:
-            return False
-        expected = predict(self.before, self.work_s, self.contention, self.at_s)[0]
-        off = self.factor - expected
-        return abs(off) > PLAINLY * expected and (off > 0.0) == (jump > 0.0)
+    jump: float
 
 
 def observe(slow: SlowDown, work_s: float, contention: float, sample: Sample, now_s: float) -> SlowDown:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from flyball.config import Governor as Rules
-from flyball.governor import estimator, memory, thermal
+from flyball.governor import estimator, memory, onset, thermal
 from flyball.governor.constraints import Check, check
 from flyball.governor.estimator import CONTENDED
 from flyball.governor.sources import CONTENTION, HOLD_S, losses, sources
@@ -33,7 +33,6 @@ ODD_COUNT, EVEN = 4.0, 0.25  # times the usual dispersion, which is taken for no
 MOST_RANDOM = 1.5  # beyond that arrivals are taken to be random all the same
 BELIEVED = 4  # looks, as many as what was known before of how counts scatter is worth
 LATE_OF = 600  # requests over which the share of late ones is remembered
-LESSON_S = 10.0  # after which a lesson is not taken back any more
 FEW = 3  # answers of which the spread says something
 
 
@@ -49,7 +48,7 @@ def keys(rungs: Sequence[Rung]) -> list[str]:
 
 def perceive(view: View, rules: Rules, state: State) -> State:
     machine, now_s = view.machine, view.now_s
-    contention, jump, jumped_s = state.contention, state.jump, state.jumped_s
+    contention, jump, jumped_s = state.contention, 0.0, state.jumped_s
     if machine.contention is not None:
         off = machine.contention - contention
         if abs(off) > ODD_TASKS and state.looked_s is not None and state.sensed.get(CONTENTION) == state.looked_s:
@@ -98,7 +97,7 @@ def perceive_ladder(
     checks = check(view.machine, ladder, rules, state.power_w)
     arrivals_per_s, off, paced = _arrivals(ladder, own, rules)
     late, late_of = _late(ladder, own)
-    slow, lesson = _slowed(ladder, view, own, rules, state)
+    slow, lessons = _slowed(ladder, view, own, rules, state)
     return msgspec.structs.replace(
         own,
         pin=pin,
@@ -106,7 +105,7 @@ def perceive_ladder(
         climbs_s=tuple(t for t in own.climbs_s if now_s - t < HOUR_S),
         flags={c.constraint: _flagged(own, c, now_s, rules) for c in checks},
         slow=slow,
-        lesson=lesson,
+        lessons=lessons,
         arrivals_per_s=arrivals_per_s,
         arrivals_off=off,
         paced=paced,
@@ -121,21 +120,14 @@ def perceive_ladder(
 
 def _slowed(
     ladder: LadderView, view: View, own: LadderState, rules: Rules, state: State
-) -> tuple[Mapping[str, estimator.SlowDown], estimator.Lesson | None]:
-    """What every rung suffers, after the newest answers; and what these have taught. Answers feel a load before the
-    tasks of a second tell of it: where contention has jumped and explains them, the lesson before it is taken back."""
+) -> tuple[Mapping[str, estimator.SlowDown], tuple[estimator.Lesson, ...]]:
+    """What every rung suffers, after the newest answers; and what the last of them have taught."""
     seen, machine, slow, contention = ladder.seen, view.machine, own.slow, state.contention
-    last, jumped_s = own.lesson, state.jumped_s
-    if last is not None and jumped_s is not None:
-        # Also where nobody looked at the ladder since, because its rung was being changed for what that had taught.
-        soon = 0.0 < jumped_s - last.at_s <= min(3.0 * rules.period_s, LESSON_S)
-        if soon and last.is_explained_by(state.jump):
-            slow = {**slow, last.rung: last.before}
     rung = next((r for r in ladder.rungs if r.name == ladder.active), None)
     if rung is None or rung.work_s is None or seen.work_mean_s is None or not seen.answers:
-        return slow, None
+        return slow, own.lessons
     if settled(own, ladder, rules, view.now_s) < 0 or _ramping(machine, contention):
-        return slow, None
+        return slow, own.lessons
     clock = clock_share(machine)
     std = None
     if seen.work_std_s is not None and seen.answers >= FEW:
@@ -144,9 +136,9 @@ def _slowed(
     sample = estimator.Sample(seen.work_mean_s / rung.work_s * clock, std, seen.answers, usual)
     name = key(rung)
     before = slow.get(name) or estimator.SlowDown()
-    jump = state.jump if jumped_s == view.now_s else 0.0
-    lesson = estimator.Lesson(name, before, rung.work_s, contention, sample.factor, view.now_s, jump)
-    return {**slow, name: estimator.observe(before, rung.work_s, contention, sample, view.now_s)}, lesson
+    lesson = estimator.Lesson(name, before, rung.work_s, contention, sample.factor, view.now_s, state.jump)
+    taught = estimator.observe(before, rung.work_s, contention, sample, view.now_s)
+    return {**slow, name: taught}, onset.remembered(own.lessons, lesson, rules)
 
 
 def clock_share(machine: Machine) -> float:

@@ -24,6 +24,7 @@ from flyball.governor.explanation import explained
 from flyball.governor.hysteresis import Verdict
 from flyball.governor.joint import Party, judge_beside, settle, worth
 from flyball.governor.judgement import against, bounds
+from flyball.governor.onset import excused
 from flyball.governor.opening import admit, begun, elsewhere, taken, under_way
 from flyball.governor.orders import forbidden, held_at, overruled, pinned
 from flyball.governor.outlook import Outlook, Scene, outlooks, scene, warm
@@ -52,6 +53,8 @@ def decide(
         state = state.restarted(view.now_s)
     before, opening = state.ladders, elsewhere(view, state)
     state = perceive(view, rules, state)
+    if state.jump:
+        before = {name: excused(own, state, rules) for name, own in before.items()}
     looked: list[tuple[LadderState, tuple[Check, ...]]] = []
     for ladder in view.ladders:
         looked.append(perceive_ladder(ladder, view, rules, state, before.get(ladder.name) or LadderState()))

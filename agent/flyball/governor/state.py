@@ -90,7 +90,7 @@ class LadderState(msgspec.Struct, frozen=True, kw_only=True):
     climbs_s: tuple[float, ...] = ()  # in the last hour
     pin: Pin | None = None
     slow: Mapping[str, SlowDown] = {}
-    lesson: Lesson | None = None  # the newest
+    lessons: tuple[Lesson, ...] = ()  # of the last seconds (onset.py)
     arrivals_per_s: float | None = None
     entered_c: float | None = None  # of the hottest zone when heat made it step down to the active rung
     paced: int = 0  # looks at its arrivals since their pace changed
@@ -133,8 +133,8 @@ class LadderState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
-    """Of the machine and all its ladders. `contention` is smoothed; `jump` is by how much it last
-    became another, which chance does not explain, and `jumped_s` when. `power_w` is what the machine takes,
+    """Of the machine and all its ladders. `contention` is smoothed; `jump` is by how much it became
+    another at the newest look, 0 by chance, and `jumped_s` when it last did. `power_w` is what the machine takes,
     smoothed, and `base_w` that without the ladders' own inferences. `sensed` is when the readings that the limits rest
     on were last there, as "constraint" or "constraint/zone". `opening` are the changes of rung that were begun, by
     ladder, from the decision until the ladder is looked at again."""

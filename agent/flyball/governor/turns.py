@@ -1,6 +1,6 @@
 """Who gives way first for a limit that all ladders share.
 
-verdicts of all ladders -> take_turns -> one step down for memory, power or energy at a time; the others stay
+verdicts of all ladders -> take_turns -> for memory, power, energy: as many steps as the lack asks for; the others stay
 
 What is measured does not say whose fault it is: every ladder would step down for a breach that one of them can end. A
 prediction needs none of this, the joint choice (joint.py) has it. Heat is left to every ladder: it follows too late to
