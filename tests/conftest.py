@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,13 @@ SHARED_DATA = HERE.parents[1] / "shared" / "data"
 
 
 _LONGEST_FIRST = ("e2e", "packaging", "demo", "fleet", "uplink", "cli")
+
+
+def pytest_configure() -> None:
+    """What a job in the background or `nohup` ignores, every program that a test starts would ignore, too."""
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
