@@ -234,9 +234,9 @@ async def observe(subject: Subject, cell: Cell, seconds: float, dice: random.Ran
     finally:
         looking.cancel()
         await asyncio.gather(looking, return_exceptions=True)
-    busy = utilization.since_last()
-    if busy is not None:
-        cell.utilization.append(busy)
+    shares = utilization.since_last()
+    if shares is not None:
+        cell.utilization.append(shares.busy)
 
 
 async def measure(levels: Sequence[int], wanted: Sequence[str], seconds: float, quiet: bool) -> Contention:

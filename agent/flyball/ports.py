@@ -208,14 +208,14 @@ class Catalog(Protocol):
 Quantity = Literal[
     "power", "energy", "voltage", "current", "temperature", "temperature_limit", "cpu_utilization", "utilization",
     "memory_available", "memory_total", "memory_used", "memory_limit", "load_1m", "frequency", "frequency_limit",
-    "pressure", "fan", "cooling", "throttled", "alarm", "over_current", "runnable",
+    "pressure", "fan", "cooling", "throttled", "alarm", "over_current", "runnable", "cpu_steal",
 ]  # fmt: skip
 UNITS: Mapping[Quantity, str] = {
     "power": "W", "energy": "J", "voltage": "V", "current": "A", "temperature": "C", "temperature_limit": "C",
     "cpu_utilization": "ratio", "utilization": "ratio", "memory_available": "B", "memory_total": "B",
     "memory_used": "B", "memory_limit": "B", "load_1m": "tasks", "frequency": "Hz", "frequency_limit": "Hz",
     "pressure": "ratio", "fan": "ratio", "cooling": "ratio", "throttled": "flag", "alarm": "flag",
-    "over_current": "1/s", "runnable": "tasks",
+    "over_current": "1/s", "runnable": "tasks", "cpu_steal": "ratio",
 }  # fmt: skip
 Scope = Literal["machine", "module", "board", "soc", "chip", "rail", "wall", "zone", "estimated"]
 

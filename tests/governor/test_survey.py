@@ -149,6 +149,27 @@ def test_a_ladder_that_was_not_looked_at_for_a_while_does_not_hide_what_others_r
     assert world.look().machine.contention == pytest.approx((4.0 - 0.5) / 2)  # 1 s of work in 2 s
 
 
+@pytest.mark.parametrize(
+    ("used", "stolen", "contention"),
+    [
+        (0.8, 0.4, 1.0),  # half of what it wanted: as beside one other task
+        (1.0, 0.75, 3.0),
+        (0.8, 0.0, 0.0),
+        (0.02, 0.01, 0.2),  # with next to nothing to do
+        (1.0, 1.0, 8.0),
+    ],
+)
+def test_what_a_hypervisor_gives_to_others_is_contention_too(used: float, stolen: float, contention: float) -> None:
+    world = World()
+    busy(world, 0.0)
+    for _ in range(2):
+        world.clock.advance(0.5)
+        world.readings.put("runnable", 2.0)
+        world.readings.put("cpu_utilization", used)
+        world.readings.put("cpu_steal", stolen)
+    assert world.survey.look(world.ladders, CONFIG, world.state).machine.contention == pytest.approx(1.0 + contention)
+
+
 def test_runnable_is_averaged_over_two_seconds() -> None:
     world = World()
     for tasks in (0.0, 0.0, 8.0):

@@ -31,7 +31,8 @@ def test_the_first_read_knows_no_utilization_and_the_second_does(tmp_path: Path)
     assert first == {**memory, "load_1m": 0.5, "runnable": 0}
     # 30 user (10 of them a guest's), 10 stolen, 50 idle, 10 waiting for I/O
     put_proc(tmp_path, "130 0 100 750 110 0 0 10 10 0")
-    assert values(host.read(2.0))["cpu_utilization"] == pytest.approx(0.4)
+    second = values(host.read(2.0))
+    assert (second["cpu_utilization"], second["cpu_steal"]) == (pytest.approx(0.4), pytest.approx(0.1))
     assert "cpu_utilization" not in values(host.read(3.0))  # no time has been counted
 
 
@@ -41,6 +42,16 @@ def test_iowait_that_runs_backwards_does_not_leave_the_range(tmp_path: Path) -> 
     host.read(1.0)
     put_proc(tmp_path, "200 0 100 700 50 0 0 0 0 0")
     assert values(host.read(2.0))["cpu_utilization"] == 1.0
+
+
+def test_stolen_time_is_0_on_a_machine_of_its_own_and_never_out_of_range(tmp_path: Path) -> None:
+    put_proc(tmp_path, "100 0 100 700 100 0 0 50 0 0")
+    host = sensor(tmp_path)
+    assert "cpu_steal" not in values(host.read(1.0))
+    put_proc(tmp_path, "200 0 100 800 100 0 0 50 0 0")
+    assert values(host.read(2.0))["cpu_steal"] == 0.0
+    put_proc(tmp_path, "300 0 100 900 100 0 0 20 0 0")  # a machine that moved to another host
+    assert values(host.read(3.0))["cpu_steal"] == 0.0
 
 
 def test_counters_that_start_anew_give_no_utilization(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 TASKS_S = 2.0  # "runnable" is a sample of a moment: its mean over a while says how many tasks there are
 NEWEST_S, ODD_TASKS = 1.0, 0.8  # where the newest differ by less, per processor, and by more from those before: these
+LEAST_USED, MOST_STOLEN = 0.05, 8.0  # of a processor that has next to nothing to do, what is stolen tells little
 UNDER_VOLTAGE = "under_voltage"
 NOTIFIES = "x86_pkg_temp"  # its trip points slow nothing down: programs move them to be told of a temperature
 
@@ -169,7 +170,7 @@ class Survey:
         tasks = _tasks(readings, sources.cpus)
         power = total_power(latest)
         return Machine(
-            contention=None if tasks is None else max(0.0, tasks - own_busy) / sources.cpus,
+            contention=None if tasks is None else max(0.0, tasks - own_busy) / sources.cpus + _stolen(readings),
             cpu_utilization=_value(latest, "cpu_utilization"),
             clock=_clock(latest),
             zones=zones,
@@ -208,6 +209,15 @@ def _tasks(readings: Readings, cpus: int) -> float | None:
     before = (every.mean * every.count - newest.mean * newest.count) / (every.count - newest.count)
     alike, odd = newest.maximum - newest.minimum, ODD_TASKS * cpus
     return newest.mean if alike <= odd < abs(newest.mean - before) else every.mean
+
+
+def _stolen(readings: Readings) -> float:
+    """Of a virtual machine: by how many tasks of others its processors were held, for each of its own, while there was
+    something to do; 0 where no hypervisor says so."""
+    used, stolen = readings.window("cpu_utilization", TASKS_S), readings.window("cpu_steal", TASKS_S)
+    if used is None or stolen is None or stolen.mean <= 0.0:
+        return 0.0
+    return min(stolen.mean / max(used.mean - stolen.mean, LEAST_USED), MOST_STOLEN)
 
 
 def _window(ladder: Ladder, seconds: float, deadline_s: float | None) -> LatencyWindow | None:

@@ -57,6 +57,11 @@ _SENSED: dict[Quantity, tuple[str, str, str]] = {
     "frequency": ("flyball_frequency_hertz", "Clock rate.", "device"),
     "frequency_limit": ("flyball_frequency_limit_hertz", "The highest clock rate that is allowed now.", "device"),
     "utilization": ("flyball_utilization_ratio", "Busy share of a device (0 to 1).", "device"),
+    "cpu_steal": (
+        "flyball_cpu_steal_ratio",
+        "Share of the processors' time that the host kept (0 to 1).",
+        "device",
+    ),
     "voltage": ("flyball_voltage_volts", "Voltage.", "rail"),
     "current": ("flyball_current_amperes", "Current, or what a supply may give.", "rail"),
     "fan": ("flyball_fan_ratio", "Drive of a fan (0 to 1).", "fan"),

@@ -54,18 +54,18 @@ class EstimatedSensor:
 
     def read(self, now_s: float) -> Sequence[Reading]:
         try:
-            utilization = self._cpu.since_last()
+            shares = self._cpu.since_last()
         except FileNotFoundError as error:
             raise Unavailable(f"{self._proc}/stat: no such file, so that there is no utilization") from error
         except (OSError, ValueError) as error:
             raise SensorFailed(f"{self._proc}/stat: {describe(error)}") from error
-        if utilization is None:
+        if shares is None:
             return ()
         return (
             Reading(
                 quantity="power",
                 name=NAME,
-                value=self.model.power_w(utilization),
+                value=self.model.power_w(shares.busy),
                 unit="W",
                 scope="estimated",
                 sensor=self.name,

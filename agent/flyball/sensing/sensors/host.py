@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
@@ -39,15 +40,23 @@ def _psutil_reading(proc: Path) -> Iterator[None]:
             psutil.PROCFS_PATH = before
 
 
+class CpuShares(NamedTuple):
+    """Of all processors' time, 0 to 1. `busy` holds `steal`, what a hypervisor gave to others meanwhile."""
+
+    busy: float
+    steal: float
+
+
 class CpuUtilization:
-    """The busy share of all processors between two calls. Waiting for I/O counts as idle, stolen time as busy."""
+    """What became of all processors' time between two calls. Waiting for I/O counts as idle, stolen time as busy."""
 
     def __init__(self, proc: Path) -> None:
         self._proc = proc
-        self._last: tuple[float, float] | None = None  # idle, total; seconds since boot, summed over processors
+        # idle, stolen, total; seconds since boot, summed over processors
+        self._last: tuple[float, float, float] | None = None
 
-    def since_last(self) -> float | None:
-        """0 to 1; None at the first call and when no time was counted in between. Raises OSError, ValueError."""
+    def since_last(self) -> CpuShares | None:
+        """None at the first call and when no time was counted in between. Raises OSError, ValueError."""
         try:
             with _psutil_reading(self._proc):
                 times = psutil.cpu_times()
@@ -56,14 +65,16 @@ class CpuUtilization:
         # Guests' time stands in user and nice already (proc(5)).
         total_s: float = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
         idle_s: float = times.idle + getattr(times, "iowait", 0.0)
+        steal_s: float = getattr(times, "steal", 0.0)
         if not (math.isfinite(total_s) and math.isfinite(idle_s)):
             raise ValueError(f"{self._proc}/stat: expected finite times, found {total_s} s in all, {idle_s} s idle")
-        last, self._last = self._last, (idle_s, total_s)
-        if last is None or total_s <= last[1]:
+        last, self._last = self._last, (idle_s, steal_s, total_s)
+        if last is None or total_s <= last[2]:
             return None
-        # iowait may run backwards (proc(5)), so that the idle share can leave 0..1 by a tick.
-        busy = 1.0 - (idle_s - last[0]) / (total_s - last[1])
-        return min(max(busy, 0.0), 1.0)
+        passed_s = total_s - last[2]
+        # iowait may run backwards (proc(5)), so that the idle share can leave 0..1 by a tick; steal, after a migration.
+        busy = min(max(1.0 - (idle_s - last[0]) / passed_s, 0.0), 1.0)
+        return CpuShares(busy, min(max((steal_s - last[1]) / passed_s, 0.0), busy))
 
 
 class HostSensor:
@@ -99,8 +110,13 @@ class HostSensor:
         return readings
 
     def _utilization(self, now_s: float) -> list[Reading]:
-        utilization = self._cpu.since_last()
-        return [] if utilization is None else [self._reading("cpu_utilization", utilization, "ratio", now_s)]
+        shares = self._cpu.since_last()
+        if shares is None:
+            return []
+        return [
+            self._reading("cpu_utilization", shares.busy, "ratio", now_s),
+            self._reading("cpu_steal", shares.steal, "ratio", now_s),
+        ]
 
     def _memory(self, now_s: float) -> list[Reading]:
         with _psutil_reading(self._proc):
