@@ -166,13 +166,13 @@ async def test_a_full_disk_with_20_commands_queued_loses_none(mosquitto: Mosquit
         async with linked(mosquitto.port, disk, events=events, handlers=[handler]) as uplink:
             await fleet.waits("status", ready)
             await until(lambda: uplink.state().queued == 0)
+            session = uplink.state().session or 0
             filler = disk / "filler"
             _fill(filler)
             for number in range(20):  # 40 kB each: together more than the reserve
                 fleet.order("big", f"b{number}", {"data": f"{number:04}" + "x" * 40_000})
             await until(lambda: not uplink.state().connected, 20)
             assert "state_store" in [e.kind for e in heard if e.severity == "error"]
-            session = uplink.state().session or 0
             await until(lambda: len(ran) < 20 and (uplink.state().error or "") != "", 10)
             filler.unlink()
             for number in range(20):
