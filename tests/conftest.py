@@ -18,10 +18,11 @@ _LONGEST_FIRST = ("e2e", "packaging", "demo", "fleet", "uplink", "cli")
 
 
 def pytest_configure() -> None:
-    """What a job in the background or `nohup` ignores, every program that a test starts would ignore, too."""
+    """What a job in the background or `nohup` ignores, every program that a test starts would ignore, too. A handler
+    that does nothing is not passed on to them, and the tests themselves still live on."""
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+            signal.signal(number, lambda *_: None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

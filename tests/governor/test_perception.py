@@ -91,18 +91,72 @@ def test_one_odd_look_long_before_a_load_does_not_keep_what_the_load_did() -> No
     assert factor(own, 0.0) == pytest.approx(1.05, abs=0.1)
 
 
-def test_what_broke_a_limit_before_it_was_counted_keeps_a_rung_shut_no_longer_than_the_load() -> None:
-    _, state = after(*CALM)
-    left = Left(cause="latency", at_s=1020.0, wait_s=60.0, failures=1, contention=0.1)
-    heat, old = msgspec.structs.replace(left, cause="temperature"), msgspec.structs.replace(left, at_s=1000.0)
-    was = {"large": left, "small": heat, "old": old}
-    state = state.having("x", msgspec.structs.replace(state.of("x"), left=was))
-    view = View(now_s=1021.0, wall_s=0.0, machine=Machine(cpus=2, contention=4.0), ladders=())
-    _, state = decide(view, RULES, state)
-    now = state.of("x").left
-    assert now["large"].eased(0.1, 0.0)
-    assert not now["large"].eased(state.contention, 0.0)
-    assert (now["small"], now["old"]) == (heat, old)
+@pytest.mark.parametrize(
+    ("period_s", "looks"), [(0.1, 21), (0.5, 4), (1.0, 2), (1.5, 2), (5.0, 1), (10.0, 1), (60.0, 0)]
+)
+def test_a_load_explains_what_was_felt_from_when_it_may_have_come(period_s: float, looks: int) -> None:
+    """At so many looks before the one at which it is counted."""
+
+    def learnt(age: int) -> float:
+        absent: list[Look] = [(0.0, None)] * (age - 1)
+        return factor(after(*CALM, (0.0, 3.0), *absent, (4.0, None), period_s=period_s)[0], 0.0)
+
+    calm, felt = (factor(after(*CALM, *more, period_s=period_s)[0], 0.0) for more in ([], [(0.0, 3.0)]))
+    assert felt > calm + 0.04
+    assert [learnt(age) for age in range(1, looks + 2)] == [calm] * looks + [felt]
+
+
+@pytest.mark.parametrize("period_s", [0.1, 0.5, 1.0, 5.0])
+def test_a_rung_that_has_been_slower_for_long_stays_so_when_a_load_comes(period_s: float) -> None:
+    slow: list[Look] = [(0.0, 3.0)] * 60
+    own, _ = after(*CALM, *slow, (4.0, 12.0), period_s=period_s)
+    assert factor(own, 0.0) == pytest.approx(3.0, rel=0.1)
+
+
+def test_what_is_a_third_more_is_off() -> None:
+    calm, felt, own = (after(*CALM, *more)[0] for more in ([], [(0.0, 1.33)], [(0.0, 1.33), (4.0, None)]))
+    assert factor(own, 0.0) == factor(calm, 0.0) < factor(felt, 0.0)
+
+
+def test_a_breach_before_the_load_was_counted_does_not_keep_the_rung_shut() -> None:
+    own, state = after(*CALM, (0.0, 3.0))
+    broke = Left(cause="latency", at_s=1020.1, wait_s=60.0, failures=1)
+    kept = {
+        "heat": msgspec.structs.replace(broke, cause="temperature"),
+        "small": broke,  # of which nothing was learnt that has to be taken back
+    }
+    was = {"large": broke, **kept}
+    state = state.having("x", msgspec.structs.replace(own, left=was))
+    for contention, left in ((0.0, was), (4.0, kept)):
+        view = View(now_s=1021.0, wall_s=0.0, machine=Machine(cpus=2, contention=contention), ladders=())
+        assert decide(view, RULES, state)[1].of("x").left == left
+
+
+@pytest.mark.parametrize(
+    ("slow_s", "left"),
+    [
+        (1, Left(cause="latency", at_s=1010.0, wait_s=60.0)),  # long before
+        (1, Left(cause="memory", at_s=1020.1, wait_s=60.0)),
+        (30, Left(cause="latency", at_s=1049.1, wait_s=60.0)),  # the rung was slow already
+    ],
+)
+def test_a_breach_that_no_load_explains_keeps_the_rung_shut(slow_s: int, left: Left) -> None:
+    own, state = after(*CALM, *[(0.0, 3.0)] * slow_s)
+    state = state.having("x", msgspec.structs.replace(own, left={"large": left}))
+    view = View(now_s=1020.0 + slow_s, wall_s=0.0, machine=Machine(cpus=2, contention=4.0), ladders=())
+    assert decide(view, RULES, state)[1].of("x").left == {"large": left}
+
+
+def test_what_was_learnt_before_a_load_went_is_not_taken_back_when_another_comes() -> None:
+    """Nobody looked at the ladder when it went."""
+    felt, _ = after(*LOADED, (4.0, 8.0))
+    own, _ = after(*LOADED, (4.0, 8.0), (0.0, None), (4.0, None))
+    assert factor(own, 4.0) == factor(felt, 4.0) > 4.1
+
+
+def test_a_rung_of_which_nothing_was_known_is_unknown_again() -> None:
+    own, _ = after((0.0, None), (0.0, 3.0), (4.0, None))
+    assert own.slow == {}
 
 
 def test_what_ran_at_rest_before_that_was_counted_is_not_how_the_rung_runs_beside_a_load() -> None:

@@ -149,25 +149,18 @@ def test_a_ladder_that_was_not_looked_at_for_a_while_does_not_hide_what_others_r
     assert world.look().machine.contention == pytest.approx((4.0 - 0.5) / 2)  # 1 s of work in 2 s
 
 
-@pytest.mark.parametrize(
-    ("used", "stolen", "contention"),
-    [
-        (0.8, 0.4, 1.0),  # half of what it wanted: as beside one other task
-        (1.0, 0.75, 3.0),
-        (0.8, 0.0, 0.0),
-        (0.02, 0.01, 0.2),  # with next to nothing to do
-        (1.0, 1.0, 8.0),
-    ],
-)
-def test_what_a_hypervisor_gives_to_others_is_contention_too(used: float, stolen: float, contention: float) -> None:
-    world = World()
-    busy(world, 0.0)
-    for _ in range(2):
-        world.clock.advance(0.5)
-        world.readings.put("runnable", 2.0)
-        world.readings.put("cpu_utilization", used)
-        world.readings.put("cpu_steal", stolen)
-    assert world.survey.look(world.ladders, CONFIG, world.state).machine.contention == pytest.approx(1.0 + contention)
+def test_opening_a_rung_is_no_contention_nor_is_what_answers_meanwhile() -> None:
+    world, other = World(), FakeLadder("y")
+    for seconds in (10.0, 11.0):
+        busy(world, seconds)
+        busy(world, 2.0 * seconds, other)
+        world.clock.advance(1.0)
+        world.readings.put("runnable", 5.0)
+        view = world.survey.look([world.ladder], CONFIG, world.state, [other])
+    assert [seen.name for seen in view.ladders] == ["x"]
+    assert view.machine.contention == pytest.approx((5.0 - 1.0 - 2.0 - 1.0) / 2)
+    other.totals = None  # type: ignore[method-assign, assignment]
+    assert world.survey.look([world.ladder], CONFIG, world.state, [other]).machine.contention is not None
 
 
 def test_runnable_is_averaged_over_two_seconds() -> None:

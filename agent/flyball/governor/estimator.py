@@ -69,8 +69,7 @@ class SlowDown(msgspec.Struct, frozen=True):
 
 
 class Lesson(msgspec.Struct, frozen=True):
-    """A sample of a rung, what it was taken with, what was known `before` it, and by how much contention had become
-    another at that look (`jump`)."""
+    """A sample of a rung, what it was taken with, and what was known `before` it."""
 
     rung: str
     before: SlowDown
@@ -78,7 +77,6 @@ class Lesson(msgspec.Struct, frozen=True):
     contention: float
     factor: float
     at_s: float
-    jump: float
 
 
 def observe(slow: SlowDown, work_s: float, contention: float, sample: Sample, now_s: float) -> SlowDown:

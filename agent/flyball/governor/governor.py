@@ -156,7 +156,7 @@ class Governor:
         self._forget({(ladder.name, ladder.version) for ladder in present})
         free = [one for one in present if self._is_free(self._of(one))]
         try:
-            self._consider(free)
+            self._consider(free, [one for one in present if one not in free])
             if self._faulty:
                 self._faulty = False
                 log.warning("decisions work again")
@@ -169,9 +169,9 @@ class Governor:
     def _is_free(self, governed: _Governed) -> bool:
         return governed.acting is None and not governed.change.locked()
 
-    def _consider(self, ladders: Sequence[Ladder]) -> None:
+    def _consider(self, ladders: Sequence[Ladder], changing: Sequence[Ladder]) -> None:
         settings = self._config.governor
-        view = self._survey.look(ladders, self._config, self._state)
+        view = self._survey.look(ladders, self._config, self._state, changing)
         seen_names = {seen.name for seen in view.ladders}
         ladders = [one for one in ladders if one.name in seen_names]
         thresholds = {one.name: self._of(one).rules for one in ladders if self._of(one).rules}

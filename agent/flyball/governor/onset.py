@@ -16,59 +16,60 @@ from flyball.config import Governor as Rules
 from flyball.governor.estimator import Lesson, predict
 from flyball.governor.state import LadderState, State
 
-UNCOUNTED_S = 1.6  # a load that comes is counted after so long at the latest, at the first look then
-LONG_S = 10.0  # over a longer period, its first second hardly shows in the answers' mean
+SECOND_S = 1.6  # of counts has to be over, and what chance of the moments of reading adds; then comes a look
+COUNTED_S = 2.1  # sensors that are read once a second were seen to take 2.08 s, however often somebody looks
+LONG_S = 10.0  # over a longer period, a load's first second hardly shows in the answers' mean
 PLAINLY = 0.2  # of what a sample was expected to be
 
 
 def remembered(lessons: tuple[Lesson, ...], newest: Lesson, rules: Rules) -> tuple[Lesson, ...]:
-    """With the newest, and without those that no jump to come can be about; but for one look, to see whether a rung was
-    off before that already."""
-    since_s = newest.at_s - _reach_s(rules) - rules.period_s
+    """With the newest, and without those that no jump to come can be about. The one before, which tells whether a rung
+    was off already, is among them: a jump comes a period later at the earliest."""
+    since_s = newest.at_s - _reach_s(rules)
     return (*(one for one in lessons if one.at_s >= since_s), newest)
 
 
 def excused(own: LadderState, state: State, rules: Rules) -> LadderState:
     """For a look at which contention jumped. Also of ladders that nobody looks at, because their rung is being changed
     for what that had taught."""
-    since_s = (state.jumped_s or 0.0) - _reach_s(rules)
-    slow, lessons = own.slow, own.lessons
+    now_s = state.looked_s or 0.0
+    rose = state.rose_s == now_s
+    turned_s = state.fell_s if rose else state.rose_s
+    slow, lessons, left = dict(own.slow), own.lessons, dict(own.left)
     for rung in dict.fromkeys(one.rung for one in lessons):
-        first = _first([one for one in lessons if one.rung == rung], state.jump, since_s)
-        if first is not None:
-            slow = {**slow, rung: first.before}
-            lessons = tuple(one for one in lessons if one.rung != rung)
-    left = own.left
-    if state.jump > 0.0:
-        left = {
-            name: msgspec.structs.replace(one, contention=max(one.contention, state.contention))
-            if one.cause == "latency" and one.at_s >= since_s
-            else one
-            for name, one in left.items()
-        }
+        # Beside a load that comes and goes from look to look every lesson counts.
+        its = [one for one in lessons if one.rung == rung and (turned_s is None or one.at_s > turned_s)]
+        first = _first(its, rose, now_s - _reach_s(rules))
+        if first is None:
+            continue
+        slow[rung] = first.before
+        if not first.before.work_s:
+            del slow[rung]  # nothing was known
+        lessons = tuple(one for one in lessons if one.rung != rung)
+        name = rung.rpartition("@")[0]
+        if rose and name in left and left[name].cause == "latency" and left[name].at_s >= first.at_s:
+            del left[name]  # the load broke it: no fault of the rung
     return msgspec.structs.replace(own, slow=slow, lessons=lessons, left=left)
 
 
 def _reach_s(rules: Rules) -> float:
     """How long before the jump what it explains can have been seen."""
-    return UNCOUNTED_S + min(rules.period_s, LONG_S)
+    return max(COUNTED_S, SECOND_S + min(rules.period_s, LONG_S))
 
 
-def _first(lessons: Sequence[Lesson], jump: float, since_s: float) -> Lesson | None:
+def _first(lessons: Sequence[Lesson], rose: bool, since_s: float) -> Lesson | None:
     """The one from which on the jump explains them: the first that is off, unless the one before it, which is too old
     for that, was so already. Later ones need not be: beside a load a few answers may well not be interrupted."""
-    # Beside a load that comes and goes from look to look every lesson counts.
-    back = max((index for index, one in enumerate(lessons) if one.jump * jump < 0.0), default=-1)
     before = None
-    for one in lessons[back + 1 :]:
-        if one.at_s >= since_s and _is_off(one, jump):
-            return None if before is not None and _is_off(before, jump) else one
+    for one in lessons:
+        if one.at_s >= since_s and _is_off(one, rose):
+            return None if before is not None and _is_off(before, rose) else one
         before = one
     return None
 
 
-def _is_off(one: Lesson, jump: float) -> bool:
+def _is_off(one: Lesson, rose: bool) -> bool:
     """Whether it was plainly slower than expected, as more contention would explain, or plainly quicker, as less."""
     expected = predict(one.before, one.work_s, one.contention, one.at_s)[0]
     off = one.factor - expected
-    return abs(off) > PLAINLY * expected and (off > 0.0) == (jump > 0.0)
+    return abs(off) > PLAINLY * expected and (off > 0.0) == rose

@@ -48,11 +48,11 @@ def keys(rungs: Sequence[Rung]) -> list[str]:
 
 def perceive(view: View, rules: Rules, state: State) -> State:
     machine, now_s = view.machine, view.now_s
-    contention, jump, jumped_s = state.contention, 0.0, state.jumped_s
+    contention, rose_s, fell_s = state.contention, state.rose_s, state.fell_s
     if machine.contention is not None:
         off = machine.contention - contention
         if abs(off) > ODD_TASKS and state.looked_s is not None and state.sensed.get(CONTENTION) == state.looked_s:
-            jump, jumped_s = off, now_s
+            rose_s, fell_s = (now_s, fell_s) if off > 0.0 else (rose_s, now_s)
         share = 1.0 if state.looked_s is None else QUICK if abs(off) > ODD_TASKS else STEADY
         contention += share * off
     elif now_s - state.sensed.get(CONTENTION, -math.inf) > HOLD_S:
@@ -66,19 +66,22 @@ def perceive(view: View, rules: Rules, state: State) -> State:
     trend = state.memory
     if machine.memory_available_bytes is not None:
         trend = memory.observe(trend, now_s, machine.memory_available_bytes, machine.memory_pressure)
-    return msgspec.structs.replace(
+    after = msgspec.structs.replace(
         state,
         looked_s=now_s,
         contention=contention,
-        jump=jump,
-        jumped_s=jumped_s,
+        rose_s=rose_s,
+        fell_s=fell_s,
         zones=zones,
         memory=trend,
         sensed={**state.sensed, **dict.fromkeys(here, now_s)},
         power_w=_smoothed(machine.power_w, state.power_w),
         base_w=_base_w(view, state),
-        ladders={},
     )
+    if now_s not in (rose_s, fell_s):
+        return after
+    ladders = {name: onset.excused(own, after, rules) for name, own in state.ladders.items()}
+    return msgspec.structs.replace(after, ladders=ladders)
 
 
 def perceive_ladder(
@@ -136,7 +139,7 @@ def _slowed(
     sample = estimator.Sample(seen.work_mean_s / rung.work_s * clock, std, seen.answers, usual)
     name = key(rung)
     before = slow.get(name) or estimator.SlowDown()
-    lesson = estimator.Lesson(name, before, rung.work_s, contention, sample.factor, view.now_s, state.jump)
+    lesson = estimator.Lesson(name, before, rung.work_s, contention, sample.factor, view.now_s)
     taught = estimator.observe(before, rung.work_s, contention, sample, view.now_s)
     return {**slow, name: taught}, onset.remembered(own.lessons, lesson, rules)
 
@@ -199,7 +202,7 @@ def _overheads(ladder: LadderView, view: View, own: LadderState, rules: Rules, s
         return own.overheads_s
     if (own.arrivals_per_s or 0.0) * seen.work_mean_s > 0.3:
         return own.overheads_s
-    if state.jumped_s is not None and view.now_s - state.jumped_s <= rules.window_s + rules.period_s:
+    if any(t is not None and view.now_s - t <= rules.window_s + rules.period_s for t in (state.rose_s, state.fell_s)):
         return own.overheads_s
     now_s = max(0.0, seen.p50_s - seen.work_mean_s)
     if state.contention < CONTENDED:

@@ -24,7 +24,6 @@ from flyball.governor.explanation import explained
 from flyball.governor.hysteresis import Verdict
 from flyball.governor.joint import Party, judge_beside, settle, worth
 from flyball.governor.judgement import against, bounds
-from flyball.governor.onset import excused
 from flyball.governor.opening import admit, begun, elsewhere, taken, under_way
 from flyball.governor.orders import forbidden, held_at, overruled, pinned
 from flyball.governor.outlook import Outlook, Scene, outlooks, scene, warm
@@ -51,10 +50,9 @@ def decide(
     `acted` and `error` are left for the caller."""
     if state.looked_s is not None and view.now_s < state.looked_s:
         state = state.restarted(view.now_s)
-    before, opening = state.ladders, elsewhere(view, state)
+    opening = elsewhere(view, state)
     state = perceive(view, rules, state)
-    if state.jump:
-        before = {name: excused(own, state, rules) for name, own in before.items()}
+    before = state.ladders
     looked: list[tuple[LadderState, tuple[Check, ...]]] = []
     for ladder in view.ladders:
         looked.append(perceive_ladder(ladder, view, rules, state, before.get(ladder.name) or LadderState()))
@@ -287,9 +285,8 @@ def against_order(view: View, rules: Rules, state: State, name: str, rung: str) 
     ladder = next((v for v in view.ladders if v.name == name), None)
     if ladder is None:
         return ""
-    before = state.ladders.get(name) or LadderState()
     state = perceive(view, rules, state)
-    own, checks = perceive_ladder(ladder, view, rules, state, before)
+    own, checks = perceive_ladder(ladder, view, rules, state, state.of(name))
     state = state.having(name, own)
     around = scene(view, state)
     active = ladder.active_index()

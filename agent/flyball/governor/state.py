@@ -133,16 +133,16 @@ class LadderState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
-    """Of the machine and all its ladders. `contention` is smoothed; `jump` is by how much it became
-    another at the newest look, 0 by chance, and `jumped_s` when it last did. `power_w` is what the machine takes,
-    smoothed, and `base_w` that without the ladders' own inferences. `sensed` is when the readings that the limits rest
-    on were last there, as "constraint" or "constraint/zone". `opening` are the changes of rung that were begun, by
-    ladder, from the decision until the ladder is looked at again."""
+    """Of the machine and all its ladders. `contention` is smoothed; `rose_s` and `fell_s` are when it last became
+    plainly more and less, not by chance. `power_w` is what the machine takes, smoothed, and `base_w` that without the
+    ladders' own inferences. `sensed` is when the readings that the limits rest on were last there, as "constraint" or
+    "constraint/zone". `opening` are the changes of rung that were begun, by ladder, from the decision until the ladder
+    is looked at again."""
 
     looked_s: float | None = None
     contention: float = 0.0
-    jump: float = 0.0
-    jumped_s: float | None = None
+    rose_s: float | None = None
+    fell_s: float | None = None
     base_w: float | None = None
     power_w: float | None = None
     zones: Mapping[str, thermal.Zone] = {}

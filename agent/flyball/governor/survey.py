@@ -25,7 +25,6 @@ log = logging.getLogger(__name__)
 
 TASKS_S = 2.0  # "runnable" is a sample of a moment: its mean over a while says how many tasks there are
 NEWEST_S, ODD_TASKS = 1.0, 0.8  # where the newest differ by less, per processor, and by more from those before: these
-LEAST_USED, MOST_STOLEN = 0.05, 8.0  # of a processor that has next to nothing to do, what is stolen tells little
 UNDER_VOLTAGE = "under_voltage"
 NOTIFIES = "x86_pkg_temp"  # its trip points slow nothing down: programs move them to be told of a temperature
 
@@ -63,7 +62,8 @@ class Survey:
         self._faulty: set[str] = set()
         self._busy: dict[tuple[str, str], tuple[float, float]] = {}  # when, and that ladder's own work until then
 
-    def look(self, ladders: Sequence[Ladder], config: Config, state: State) -> View:
+    def look(self, ladders: Sequence[Ladder], config: Config, state: State, changing: Sequence[Ladder] = ()) -> View:
+        """Of `ladders`; of those that are `changing` their rung only what they take of the processors."""
         clock = self._sources.clock
         now_s, wall_s = clock.monotonic_s(), clock.wall_s()
         totals: dict[tuple[str, str], LadderTotals] = {}
@@ -81,7 +81,8 @@ class Survey:
                 if one.name not in self._faulty:
                     self._faulty.add(one.name)
                     log.exception("no decision could be made for the ladder %s", one.name)
-        busy = self._busy_share(totals, now_s)
+        # Opening a rung is a task of Flyball's own, and what answers meanwhile are others.
+        busy = self._busy_share({**totals, **_totals(changing)}, now_s) + len(changing)
         self._before = {key: self._before[key] for key in totals if key in self._before}
         self._refused = {key: past for key, past in self._refused.items() if key in totals}
         return View(now_s=now_s, wall_s=wall_s, machine=self._machine(state, busy, wall_s), ladders=tuple(views))
@@ -170,7 +171,7 @@ class Survey:
         tasks = _tasks(readings, sources.cpus)
         power = total_power(latest)
         return Machine(
-            contention=None if tasks is None else max(0.0, tasks - own_busy) / sources.cpus + _stolen(readings),
+            contention=None if tasks is None else max(0.0, tasks - own_busy) / sources.cpus,
             cpu_utilization=_value(latest, "cpu_utilization"),
             clock=_clock(latest),
             zones=zones,
@@ -201,6 +202,16 @@ class Survey:
         return share
 
 
+def _totals(ladders: Sequence[Ladder]) -> dict[tuple[str, str], LadderTotals]:
+    found = {}
+    for one in ladders:
+        try:
+            found[one.name, one.version] = one.totals()
+        except Exception:  # a boundary, as in `look`, which tells of it once the ladder is looked at again
+            log.debug("no totals of the ladder %s", one.name, exc_info=True)
+    return found
+
+
 def _tasks(readings: Readings, cpus: int) -> float | None:
     """How many tasks there are. A load that came or went within the window is not averaged with the time before it."""
     every, newest = readings.window("runnable", TASKS_S), readings.window("runnable", NEWEST_S)
@@ -209,15 +220,6 @@ def _tasks(readings: Readings, cpus: int) -> float | None:
     before = (every.mean * every.count - newest.mean * newest.count) / (every.count - newest.count)
     alike, odd = newest.maximum - newest.minimum, ODD_TASKS * cpus
     return newest.mean if alike <= odd < abs(newest.mean - before) else every.mean
-
-
-def _stolen(readings: Readings) -> float:
-    """Of a virtual machine: by how many tasks of others its processors were held, for each of its own, while there was
-    something to do; 0 where no hypervisor says so."""
-    used, stolen = readings.window("cpu_utilization", TASKS_S), readings.window("cpu_steal", TASKS_S)
-    if used is None or stolen is None or stolen.mean <= 0.0:
-        return 0.0
-    return min(stolen.mean / max(used.mean - stolen.mean, LEAST_USED), MOST_STOLEN)
 
 
 def _window(ladder: Ladder, seconds: float, deadline_s: float | None) -> LatencyWindow | None:
