@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
+import msgspec
 import pytest
 
 from flyball import config
@@ -382,6 +383,20 @@ async def test_a_pin_whose_switch_fails_leaves_the_former_one(world: World) -> N
     with pytest.raises(WorkerError, match="it does not open"):
         await world.governor.pin("x", "small", None)
     assert [p.rung for p in world.governor.pins()] == ["large"]
+
+
+async def test_what_is_answered_during_a_switch_is_no_contention(world: World) -> None:
+    gate, busy_s = asyncio.Event(), 0.0
+    world.ladder.before_switch = gate.wait
+    world.ladder.measure(0.030)
+    for _ in range(20):
+        busy_s += 1.0
+        world.ladder.counted = msgspec.structs.replace(world.ladder.counted, busy_s_by_rung={"large": busy_s})
+        world.readings.put("runnable", 3.0)
+        await world.run(1)
+    assert world.ladder.switched == []
+    assert world.governor._state.contention == pytest.approx((3.0 - 1.0) / 2, abs=0.02)
+    gate.set()
 
 
 async def test_a_pin_during_a_switch_has_the_last_word(world: World) -> None:

@@ -149,7 +149,7 @@ def test_a_ladder_that_was_not_looked_at_for_a_while_does_not_hide_what_others_r
     assert world.look().machine.contention == pytest.approx((4.0 - 0.5) / 2)  # 1 s of work in 2 s
 
 
-def test_opening_a_rung_is_no_contention_nor_is_what_answers_meanwhile() -> None:
+def test_what_a_ladder_answers_while_its_rung_is_changed_is_no_contention(caplog: pytest.LogCaptureFixture) -> None:
     world, other = World(), FakeLadder("y")
     for seconds in (10.0, 11.0):
         busy(world, seconds)
@@ -158,9 +158,10 @@ def test_opening_a_rung_is_no_contention_nor_is_what_answers_meanwhile() -> None
         world.readings.put("runnable", 5.0)
         view = world.survey.look([world.ladder], CONFIG, world.state, [other])
     assert [seen.name for seen in view.ladders] == ["x"]
-    assert view.machine.contention == pytest.approx((5.0 - 1.0 - 2.0 - 1.0) / 2)
+    assert view.machine.contention == pytest.approx((5.0 - 1.0 - 2.0) / 2)
     other.totals = None  # type: ignore[method-assign, assignment]
     assert world.survey.look([world.ladder], CONFIG, world.state, [other]).machine.contention is not None
+    assert "no decision could be made for the ladder y" in caplog.text
 
 
 def test_runnable_is_averaged_over_two_seconds() -> None:

@@ -23,10 +23,13 @@ PLAINLY = 0.2  # of what a sample was expected to be
 
 
 def remembered(lessons: tuple[Lesson, ...], newest: Lesson, rules: Rules) -> tuple[Lesson, ...]:
-    """With the newest, and without those that no jump to come can be about. The one before, which tells whether a rung
-    was off already, is among them: a jump comes a period later at the earliest."""
+    """With the newest, and without those that no jump to come can be about; but for the last one of every rung before
+    those, which tells whether it was off already."""
     since_s = newest.at_s - _reach_s(rules)
-    return (*(one for one in lessons if one.at_s >= since_s), newest)
+    if not lessons or lessons[0].at_s >= since_s:
+        return (*lessons, newest)
+    older = {one.rung: one for one in lessons if since_s - LONG_S <= one.at_s < since_s}
+    return (*older.values(), *(one for one in lessons if one.at_s >= since_s), newest)
 
 
 def excused(own: LadderState, state: State, rules: Rules) -> LadderState:
@@ -42,13 +45,17 @@ def excused(own: LadderState, state: State, rules: Rules) -> LadderState:
         first = _first(its, rose, now_s - _reach_s(rules))
         if first is None:
             continue
-        slow[rung] = first.before
-        if not first.before.work_s:
+        if first.before.work_s:
+            slow[rung] = first.before
+        else:
             del slow[rung]  # nothing was known
         lessons = tuple(one for one in lessons if one.rung != rung)
         name = rung.rpartition("@")[0]
-        if rose and name in left and left[name].cause == "latency" and left[name].at_s >= first.at_s:
+        mark = left.get(name)
+        if rose and mark is not None and mark.cause == "latency" and mark.at_s >= first.at_s:
             del left[name]  # the load broke it: no fault of the rung
+            if mark.before is not None:
+                left[name] = mark.before
     return msgspec.structs.replace(own, slow=slow, lessons=lessons, left=left)
 
 

@@ -41,6 +41,7 @@ class Left(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     narrow: bool = False
     contention: float = 0.0
     arrivals_per_s: float = 0.0
+    before: Left | None = None  # what this one took the place of
 
     def eased(self, contention: float, arrivals_per_s: float) -> bool:
         if self.cause != "latency":
@@ -243,6 +244,7 @@ def _leaving(state: LadderState, decision: Decision, contention: float, rules: R
     return Left(
         cause=cause, at_s=now_s, wait_s=wait_s, failures=failures, narrow=narrow, contention=contention,
         arrivals_per_s=state.arrivals_per_s or 0.0,
+        before=None if before is None else msgspec.structs.replace(before, before=None),
     )  # fmt: skip
 
 

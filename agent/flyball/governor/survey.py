@@ -63,7 +63,8 @@ class Survey:
         self._busy: dict[tuple[str, str], tuple[float, float]] = {}  # when, and that ladder's own work until then
 
     def look(self, ladders: Sequence[Ladder], config: Config, state: State, changing: Sequence[Ladder] = ()) -> View:
-        """Of `ladders`; of those that are `changing` their rung only what they take of the processors."""
+        """Of `ladders`; of those that are `changing` their rung only what their answers take of the processors: that
+        is no contention."""
         clock = self._sources.clock
         now_s, wall_s = clock.monotonic_s(), clock.wall_s()
         totals: dict[tuple[str, str], LadderTotals] = {}
@@ -78,14 +79,22 @@ class Survey:
                     log.warning("decisions for the ladder %s work again", one.name)
             except Exception:
                 # A boundary: whatever is wrong with one ladder, the others are governed. It is left out of the view.
-                if one.name not in self._faulty:
-                    self._faulty.add(one.name)
-                    log.exception("no decision could be made for the ladder %s", one.name)
-        # Opening a rung is a task of Flyball's own, and what answers meanwhile are others.
-        busy = self._busy_share({**totals, **_totals(changing)}, now_s) + len(changing)
+                self._fault(one)
+        working = dict(totals)
+        for one in changing:
+            try:
+                working[one.name, one.version] = one.totals()
+            except Exception:  # the same
+                self._fault(one)
+        busy = self._busy_share(working, now_s)
         self._before = {key: self._before[key] for key in totals if key in self._before}
         self._refused = {key: past for key, past in self._refused.items() if key in totals}
         return View(now_s=now_s, wall_s=wall_s, machine=self._machine(state, busy, wall_s), ladders=tuple(views))
+
+    def _fault(self, one: Ladder) -> None:
+        if one.name not in self._faulty:
+            self._faulty.add(one.name)
+            log.exception("no decision could be made for the ladder %s", one.name)
 
     def trips_c(self, zones: Sequence[str]) -> Mapping[str, float]:
         """Of every zone ("sensor/zone") its lowest trip point, where one is known. Names of trip points are
@@ -200,16 +209,6 @@ class Survey:
                 share += max(0.0, busy_s - before_s) / (now_s - at_s)
             self._busy[key] = (now_s, busy_s)
         return share
-
-
-def _totals(ladders: Sequence[Ladder]) -> dict[tuple[str, str], LadderTotals]:
-    found = {}
-    for one in ladders:
-        try:
-            found[one.name, one.version] = one.totals()
-        except Exception:  # a boundary, as in `look`, which tells of it once the ladder is looked at again
-            log.debug("no totals of the ladder %s", one.name, exc_info=True)
-    return found
 
 
 def _tasks(readings: Readings, cpus: int) -> float | None:

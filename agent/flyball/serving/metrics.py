@@ -59,7 +59,7 @@ _SENSED: dict[Quantity, tuple[str, str, str]] = {
     "utilization": ("flyball_utilization_ratio", "Busy share of a device (0 to 1).", "device"),
     "cpu_steal": (
         "flyball_cpu_steal_ratio",
-        "Share of the processors' time that the host kept (0 to 1).",
+        "Share of the processors' time that a hypervisor gave to others (0 to 1).",
         "device",
     ),
     "voltage": ("flyball_voltage_volts", "Voltage.", "rail"),
