@@ -21,7 +21,7 @@ def test_load_comes_and_goes_and_no_request_fails(tmp_path: Path) -> None:
     assert result["failures"] == 0
     pace = re.search(r"pace: (\d+) pictures a second", done.stdout)
     assert pace, "it says how fast it sends, as fast as this machine can"
-    assert result["requests"] > 0.5 * int(pace[1]) * result["seconds"] > 100
+    assert result["requests"] > max(300, 0.5 * int(pace[1]) * result["seconds"])
     assert result["power_scope"], "the scope of the watts is always said"
     assert result["accuracy"] > 0.9
     assert sum(rung["share"] for rung in result["rungs"].values()) == pytest.approx(1, abs=0.01)

@@ -140,7 +140,7 @@ async def test_a_rung_that_hangs_for_good_while_it_opens_fails(tmp_path: Path) -
 
 async def test_a_rung_is_not_opened_again_and_again_while_its_processes_do_not_end(tmp_path: Path) -> None:
     root = write_scripts(tmp_path, {"big": {"warm": "hang"}, "small": {"factor": 3}})
-    config = msgspec.structs.replace(CONFIG, load_timeout_s=0.8)
+    config = msgspec.structs.replace(CONFIG, load_timeout_s=2.0)
     async with running(root, config, first="small") as runner:
         starting = runner._seats._openings.starting
         async with contextlib.AsyncExitStack() as stack:
@@ -154,7 +154,7 @@ async def test_a_rung_is_not_opened_again_and_again_while_its_processes_do_not_e
             assert len(children()) == 3
         await until(lambda: len(children()) == 1)
         await until(lambda: not any(worker.lingers() for worker in starting))
-        with pytest.raises(WorkerError, match=r"did not finish '(open|warm)'"):
+        with pytest.raises(WorkerError, match="did not finish 'warm'"):
             await runner.switch("big", "test")
         assert not starting
 

@@ -198,7 +198,8 @@ class AnswerCache:
         future: asyncio.Future[bool] = loop.create_future()
         flight.waiting[future] = deadline_s
         left_s = max(0.0, deadline_s - self._clock.monotonic_s())
-        timer = loop.call_later(left_s + grace_s, _resolve, future, False)
+        # The grace begins only then: a loop that woke up late would find both over at once.
+        timer = loop.call_later(left_s, loop.call_later, grace_s, _resolve, future, False)
         try:
             if not await future:
                 raise DeadlineError(f"no answer within {limit_s:.3g} s")
