@@ -85,6 +85,20 @@ def test_a_report_of_nothing_can_be_shown() -> None:
     assert "no energy figure" in text
 
 
+def told(cpu_stolen: float | None) -> str:
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(summary(report(SAMPLES, [], 100.0, 0.02, ["big"], {}, None, "none", cpu_stolen)))
+    return console.export_text()
+
+
+def test_what_the_host_kept_back_is_told_where_it_matters() -> None:
+    assert "kept back 37 % of the processor time that was asked for" in told(0.37)
+    assert "kept back" in told(0.05)
+    assert "kept back" not in told(0.049)
+    assert "kept back" not in told(0.0)
+    assert "kept back" not in told(None), "not counted here"
+
+
 def looked(joules: float | None, source: str = "rail", **busy_s: float) -> Status:
     status = LadderStatus(name="defects", version="1", state="ready", active="big", pending=0, rungs=())
     totals = msgspec.structs.replace(NO_TOTALS, busy_s_by_rung=busy_s)

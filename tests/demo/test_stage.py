@@ -17,12 +17,13 @@ from rich.console import Console
 from flyball.client import Client
 from flyball.config import load as load_config
 from flyball.control_api import LadderView, Status
-from flyball.demo.stage import check_writable, configuration, example_ladder, short_place, usable
+from flyball.demo.stage import check_writable, configuration, example_ladder, short_place, stolen_since, usable
 from flyball.demo.stream import Picture, Stream
 from flyball.demo.view import Frame, picture
 from flyball.errors import ConfigError, FlyballError, LadderError
 from flyball.ladder.manifest import load
 from flyball.ports import Answer, Decision, LadderStatus, Tensor
+from flyball.sensing.sensors.host import CpuUtilization
 from flyball.testing import NO_TIME, NO_TOTALS
 
 RUNGS = ("r224-fp32", "r224-fp16", "r112-fp32", "r80-fp32", "r64-fp32", "r56-fp32")
@@ -171,3 +172,19 @@ def test_the_help_says_where_the_daemon_listens() -> None:
 
 def test_the_example_is_of_this_installation() -> None:
     assert load(example_ladder()).name == "defects"
+
+
+def test_what_a_hypervisor_took_is_a_share_of_what_was_asked_for(tmp_path: Path) -> None:
+    stat = tmp_path / "stat"
+    cpu = CpuUtilization(tmp_path)
+    assert stolen_since(cpu) is None, "no such file"
+    #          user nice system idle iowait irq softirq steal guest guest_nice
+    for line, expected in (
+        ("cpu  100 0 0 1000 0 0 0 10 0 0", None),  # the first look
+        ("cpu  160 0 0 1300 0 0 0 50 0 0", 0.4),  # 60 ran, 40 were taken, 300 idle
+        ("cpu  160 0 0 1400 0 0 0 50 0 0", 0.0),  # nothing was asked for
+        ("cpu  260 0 0 1400 0 0 0 50 0 0", 0.0),
+        ("cpu  nonsense", None),
+    ):
+        stat.write_text(line + "\ncpu0" + line[4:] + "\nbtime 1\n")
+        assert stolen_since(cpu) == (None if expected is None else pytest.approx(expected)), line

@@ -33,6 +33,9 @@ class SwitchEntry(msgspec.Struct, frozen=True, kw_only=True, rename={"source": "
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """`cpu_stolen` is the share of the processor time asked for, by all of the machine, that its hypervisor gave to
+    others meanwhile: 0 to 1, and None where nobody counts it."""
+
     seconds: float
     requests: int
     failures: int
@@ -43,6 +46,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     energy_j: float | None
     power_scope: str
     energy_basis: Literal["gross"] = "gross"
+    cpu_stolen: float | None = None
     errors: tuple[str, ...] = ()
 
 
@@ -78,6 +82,7 @@ def report(
     joules: Mapping[str, float],
     energy_j: float | None,
     power_scope: str,
+    cpu_stolen: float | None = None,
 ) -> Report:
     """`joules` by rung, over the time of the samples."""
     answered = [s for s in samples if not s.error]
@@ -112,6 +117,7 @@ def report(
         rungs=entries,
         energy_j=energy_j,
         power_scope=power_scope,
+        cpu_stolen=cpu_stolen,
         errors=tuple(dict.fromkeys(s.error for s in samples if s.error))[:5],
     )
 

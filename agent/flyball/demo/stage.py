@@ -37,6 +37,7 @@ from flyball.document import quoted
 from flyball.errors import EX_CONFIG, ConfigError, ControlError, FlyballError, LadderError
 from flyball.ladder.manifest import FILE_NAME, LadderFolder, load
 from flyball.ports import Decision
+from flyball.sensing.sensors.host import CpuUtilization
 
 MEASURE_S = 3.0
 LIMIT_FACTOR = 1.5
@@ -270,6 +271,8 @@ def run(
     burners = BURNERS_PER_CORE * (os.cpu_count() or 1) if options.burners is None else options.burners
     total_s = options.seconds - MEASURE_S
     load_from_s, load_until_s = 0.2 * total_s, 0.45 * total_s
+    cpu = CpuUtilization(Path("/proc"))
+    stolen_since(cpu)
     watcher = Client(client.socket_path)
     stream = Stream(client, ladder, line_up, rate_hz)
     started_s = time.monotonic()
@@ -323,8 +326,18 @@ def run(
         spending.joules,
         energy_j,
         after.energy.scope if after.energy else "none",
+        stolen_since(cpu),
     )
     return result, frame
+
+
+def stolen_since(cpu: CpuUtilization) -> float | None:
+    """Of the processor time asked for since the call before, the share that a hypervisor gave to others; None at the
+    first call and where it cannot be told."""
+    with suppress(OSError, ValueError):
+        if (shares := cpu.since_last()) is not None:
+            return shares.steal / shares.busy if shares.steal else 0.0
+    return None
 
 
 def save_picture(frame: Frame, path: Path) -> None:

@@ -8,6 +8,8 @@ from rich.text import Text
 
 from flyball.demo.report import Report
 
+STOLEN = 0.05  # below it, hardly an answer is later for it
+
 
 def summary(result: Report) -> RenderableType:
     scope = "no power sensor, estimated" if result.power_scope == "estimated" else result.power_scope
@@ -36,8 +38,17 @@ def summary(result: Report) -> RenderableType:
         f", accuracy {_percent(result.accuracy)}, limit {result.latency_limit_ms:.1f} ms, {energy}",
     )  # fmt: skip
     parts: list[RenderableType] = [Text(), head, Text(), rungs, Text()]
+    if result.cpu_stolen is not None and result.cpu_stolen >= STOLEN:
+        parts[2:2] = [Text(stolen(result.cpu_stolen), style="yellow")]
     parts.append(switches if result.switches else Text("no change of rung"))
     return Group(*parts, *(Text(error, style="red") for error in result.errors))
+
+
+def stolen(share: float) -> str:
+    return (
+        f"the host of this machine kept back {share * 100:.0f} % of the processor time that was asked for: "
+        "answers were late and rungs were left for that too"
+    )
 
 
 def _figure(value: float | None, digits: int) -> str:
