@@ -162,6 +162,26 @@ def test_tries_under_a_hidden_load_become_fewer() -> None:
     assert waits[-1] >= plant.rules.climb_backoff_max_s > waits[0]
 
 
+@pytest.mark.parametrize(
+    ("rate", "late", "stretch", "expected"),
+    [
+        (45.0, 0.0, 1.0, []),  # half of its time busy: a camera's pictures do not wait for each other, visitors do
+        (80.0, 0.02, 1.0, []),
+        (45.0, 0.15, 1.0, [("a", "b")]),  # they do
+        (95.0, 0.0, 1.0, [("a", "b")]),  # more than can be answered
+        (45.0, 0.0, 1.7, [("a", "b")]),  # late without a wait
+    ],
+)
+def test_that_requests_will_wait_for_each_other_is_believed_when_answers_say_so(
+    rate: float, late: float, stretch: float, expected: list[tuple[str, str]]
+) -> None:
+    plant = Plant(rate=rate, late=late, stretch=stretch)
+    assert plant.moves(5) == expected
+    if not expected:
+        assert "predicted late as requests wait for each other; no answer tells yet" in plant.log[0].reason
+        assert plant.log[0].binding == "latency"
+
+
 def test_contention_that_is_not_counted_for_a_while_has_not_gone() -> None:
     plant = contended(TWO)
     assert plant.active == "c"

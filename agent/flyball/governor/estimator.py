@@ -10,13 +10,15 @@ but to what chance leaves unexplained of them: Q = max(Q0, a Q + (1-a) K^2 max(0
 P = (1-K) (P+Q). With the whole y^2, as there, every K sustains itself: what is mere noise never gets averaged.
 
 A level that a rung never saw is a guess: work that fits a slice of the scheduler is hardly slowed down, longer work
-shares its processor. Pure; plain floats.
+shares its processor. What is slower than contention explains has a cause that nobody counts, and is forgotten in time.
+Pure; plain floats.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from math import sqrt
 
 import msgspec
@@ -35,7 +37,12 @@ CONTENDED, CONTENDED_SPREAD = 0.5, 0.3  # work that is interrupted now and then,
 BELIEVED = 4  # what is usual counts as much as so many samples of a spread
 JUMP = 25.0  # times the variance of an innovation: more is no chance, and answers scatter around what is new
 LARGEST = 1e4
-HIDDEN_S, FORGOTTEN_S = 60.0, 120.0
+# Slow-down per task beside it that contention may explain, and the least factor that it may: long work was seen to
+# suffer 0.9, short work to be at 0.71 with the clock kept high for it.
+STEEPEST, QUICKEST = 2.0, 0.7
+EXPLAINED = tuple(1.0 + STEEPEST * level for level in LEVELS)
+HIDDEN_S, FORGOTTEN_S = 60.0, 120.0  # believed in full, after it was last seen; then until 1/e of it is left
+ODD_SCATTER = 3.0  # times what is usual: a look that scatters more is taken for no more
 
 
 class Level(msgspec.Struct, frozen=True, gc=False):
@@ -102,22 +109,31 @@ def observe(slow: SlowDown, work_s: float, contention: float, sample: Sample, no
         wide = max(usual, CONTENDED_SPREAD) if contention >= CONTENDED else usual
     single = predicted * max(wide, usual)
     innovation = factor - predicted
-    total = doubt + max(single * single / sample.answers, SAMPLE_FLOOR * factor * factor)
+    chance = max(single * single / sample.answers, SAMPLE_FLOOR * factor * factor)
+    total = doubt + chance
+    if 0.0 < share < 0.5:
+        # A slow second beside hardly anything would make a wall of the next level; the rest of it is the near one's.
+        index, weight, mean, p, _ = before[1]
+        moved = _within(mean + weight * p / total * innovation, mean, before[0][2], LEVELS[index] - LEVELS[low])
+        if moved is not None:
+            del before[1]
+            total -= weight * weight * p
+            if _is_told(weight, known[index]):
+                known[index] = _again(known[index], moved, p, NOISE_FLOOR, now_s)
+                innovation -= weight * (moved - mean)
     beyond = max(0.0, innovation * innovation - total)  # what chance does not explain
-    after = predicted
+    after = factor - innovation
     for index, weight, mean, p, noise in before:
         gain = weight * p / total
         after += weight * gain * innovation
         adapted = max(NOISE_FLOOR, FORGETTING * noise + (1.0 - FORGETTING) * gain * gain * beyond)
-        taught = known[index]
-        if weight >= 0.2 or taught is not None:  # a sample at the far end of a span says little about the other
-            looks = 1 if taught is None else taught.looks + 1
-            mean, var = max(mean + gain * innovation, 0.01), max(1.0 - gain * weight, 0.0) * p
-            known[index] = Level(mean, var, adapted, now_s, looks)
+        if _is_told(weight, known[index]):
+            var = max(1.0 - gain * weight, 0.0) * p
+            known[index] = _again(known[index], max(mean + gain * innovation, 0.01), var, adapted, now_s)
     spreads = slow.spreads
     if sample.std is not None:
         around = factor if innovation * innovation > JUMP * total else after
-        scatter = min(sample.std / max(around, 0.01), WIDEST)
+        scatter = min(sample.std / max(around, 0.01), WIDEST, ODD_SCATTER * max(wide, usual))
         taught = known[nearest]
         newest = max(SPREADING, 1.0 / (BELIEVED + (0 if taught is None else taught.looks - 1)))
         # Variances have a mean that is right, however few answers each is of.
@@ -126,10 +142,31 @@ def observe(slow: SlowDown, work_s: float, contention: float, sample: Sample, no
     return SlowDown(tuple(known), spreads, work_s)
 
 
-def spread(slow: SlowDown, contention: float) -> float | None:
-    """Relative standard deviation of single answers at the nearest level; None until the rung ran there."""
+def _is_told(weight: float, taught: Level | None) -> bool:
+    """A sample at the far end of a span says little about the other one."""
+    return weight >= 0.2 or taught is not None
+
+
+def _within(moved: float, mean: float, below: float, tasks: float) -> float | None:
+    """What contention explains of a level's move from `mean`, with so many more tasks than at the level `below`; None
+    when it explains all of it."""
+    least, most = min(mean, QUICKEST * below), max(mean, below + STEEPEST * tasks)
+    return None if least <= moved <= most else min(max(moved, least), most)
+
+
+def _again(taught: Level | None, mean: float, var: float, noise: float, now_s: float) -> Level:
+    return Level(mean, var, noise, now_s, 1 if taught is None else taught.looks + 1)
+
+
+def spread(slow: SlowDown, contention: float, usual: float, now_s: float) -> float | None:
+    """Relative standard deviation of single answers at the nearest level; None until the rung ran there. At rest it is
+    forgotten after a while, until it is the `usual` one: a rung that is not running has no answers to show it by."""
     low, share = _between(contention)
-    return slow.spreads[low if share < 0.5 else low + 1]
+    nearest = low if share < 0.5 else low + 1
+    wide = slow.spreads[nearest]
+    if nearest > 0 or wide is None or wide <= usual or (level := slow.levels[0]) is None:
+        return wide
+    return usual + (wide - usual) * _remembered(level, now_s)
 
 
 def unseen(work_s: float, contention: float) -> tuple[float, float]:
@@ -145,12 +182,12 @@ def predict(slow: SlowDown, work_s: float, contention: float, now_s: float) -> t
     low, share = _between(contention)
     known = slow.levels if slow.work_s == work_s else _rebased(slow, work_s)
     level = known[low] or _guess(work_s, LEVELS[low], known, now_s)
-    if low == 0:
-        level = _forgiven(level, now_s)
+    mean = level.mean if level.mean <= EXPLAINED[low] else _forgiven(level, EXPLAINED[low], now_s)
     if share <= 0.0:
-        return level.mean, _aged(level, now_s)
+        return mean, _aged(level, now_s)
     other = known[low + 1] or _guess(work_s, LEVELS[low + 1], known, now_s)
-    mean = level.mean + share * (other.mean - level.mean)
+    far = other.mean if other.mean <= EXPLAINED[low + 1] else _forgiven(other, EXPLAINED[low + 1], now_s)
+    mean += share * (far - mean)
     rest = 1.0 - share
     return mean, rest * rest * _aged(level, now_s) + share * share * _aged(other, now_s)
 
@@ -165,9 +202,9 @@ def with_less(slow: SlowDown, work_s: float, contention: float, now_s: float) ->
     """The largest factor that the rung was seen to have with less contention; 0 where it was not seen."""
     known = slow.levels if slow.work_s == work_s else _rebased(slow, work_s)
     largest = 0.0
-    for at, level in zip(LEVELS, known, strict=True):
+    for at, explained, level in zip(LEVELS, EXPLAINED, known, strict=True):
         if level is not None and at <= contention:
-            largest = max(largest, (level if at > 0.0 else _forgiven(level, now_s)).mean)
+            largest = max(largest, _forgiven(level, explained, now_s))
     return largest
 
 
@@ -202,6 +239,7 @@ def _rebased(slow: SlowDown, work_s: float) -> tuple[Level | None, ...]:
     )
 
 
+@lru_cache(maxsize=16)  # asked thrice of every rung in a period, of the same contention
 def _between(contention: float) -> tuple[int, float]:
     """The level at or below, and how far it is to the next: 0..1."""
     if contention >= LEVELS[-1]:
@@ -219,7 +257,7 @@ def _guess(work_s: float, level: float, known: list[Level | None] | tuple[Level 
     for index, below in enumerate(known):
         if LEVELS[index] < level and below is not None:
             mean, base = below.mean, LEVELS[index]
-    slope = max(SHARE * long, (mean - 1.0) / base if base > 0.0 else 0.0)
+    slope = max(SHARE * long, min((mean - 1.0) / base, STEEPEST) if base > 0.0 else 0.0)
     mean += slope * (level - base)
     for index, above in enumerate(known):
         if above is not None and LEVELS[index] > level:
@@ -229,13 +267,17 @@ def _guess(work_s: float, level: float, known: list[Level | None] | tuple[Level 
     return Level(mean, sd * sd, NOISE_FLOOR, now_s)
 
 
-def _forgiven(level: Level, now_s: float) -> Level:
-    """A rung that was slower than its profile with nothing beside it had a cause that nobody counts (another user of
-    its accelerator, say), and whether that has gone is only seen on the rung itself: in time it is given a try."""
+def _forgiven(level: Level, explained: float, now_s: float) -> float:
+    """The mean. A rung that was slower than what was beside it explains had a cause that nobody counts (another user of
+    its accelerator, a hypervisor), and whether that has gone is only seen on the rung itself: in time it is given a
+    try."""
+    return level.mean if level.mean <= explained else explained + (level.mean - explained) * _remembered(level, now_s)
+
+
+def _remembered(level: Level, now_s: float) -> float:
+    """The share of what is hidden that is still believed."""
     age_s = now_s - level.at_s - HIDDEN_S
-    if age_s <= 0.0 or level.mean <= 1.0:
-        return level
-    return Level(1.0 + (level.mean - 1.0) * math.exp(-age_s / FORGOTTEN_S), level.var, level.noise, level.at_s)
+    return 1.0 if age_s <= 0.0 else math.exp(-age_s / FORGOTTEN_S)
 
 
 def _aged(level: Level, now_s: float) -> float:

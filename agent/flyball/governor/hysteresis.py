@@ -17,6 +17,7 @@ from flyball.governor.constraints import Check, duration, milliseconds
 from flyball.governor.joint import LEAST_GAIN, PLAIN, Mode, value, worth
 from flyball.governor.outlook import Outlook
 from flyball.governor.perception import LATE_OF
+from flyball.governor.queueing import FULL
 from flyball.governor.state import CLIMB, CLIMBS_PER_HOUR, Action, LadderState
 from flyball.governor.values import HARD, LadderView
 
@@ -109,10 +110,7 @@ def climb(
     sooner = _sooner(here, target, mode)
     needed = rules.down_windows if sooner else rules.up_windows
     if sooner and not seen and _by_queue(here, target, mode) and not _borne_out(here, own, ladder):
-        late = "no answer tells yet" if own.late is None else f"{own.late:.1%} of the last {own.late_of} were"
-        return Verdict(
-            reason=f"{here.missed:.0%} predicted late as requests wait for each other; {late}", binding="latency"
-        ), own
+        return Verdict(reason=_waiting(here, own), binding="latency"), own
     if streak < needed:
         text = f"{expected(target, ladder)}; safe in {streak} of {needed} periods"
         return Verdict(reason=text, binding=CLIMB), own
@@ -131,6 +129,20 @@ def climb(
     if sooner:
         text = f"{here.missed:.0%} predicted late; {text}"
     return Verdict(action=action, target=name, reason=text, binding="latency" if sooner else CLIMB), own
+
+
+def by_wait_alone(here: Outlook, own: LadderState, ladder: LadderView) -> str:
+    """Why a breach that is predicted only as requests wait for each other is not believed yet, "" when it is: how they
+    queue is told by how evenly they come, and answers tell soon enough. Not so where more come than can be answered."""
+    if here.broken != "latency" or here.failing > 0.0 or not here.tests or here.load >= FULL:
+        return ""
+    alone, _, allowed = here.tests[0]
+    return "" if alone > allowed or _borne_out(here, own, ladder) else _waiting(here, own)
+
+
+def _waiting(here: Outlook, own: LadderState) -> str:
+    late = "no answer tells yet" if own.late is None else f"{own.late:.1%} of the last {own.late_of} were"
+    return f"{here.missed:.0%} predicted late as requests wait for each other; {late}"
 
 
 def _climbs(own: LadderState) -> str:

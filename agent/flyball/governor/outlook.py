@@ -135,7 +135,8 @@ def outlooks(ladder: LadderView, own: LadderState, around: Scene) -> list[Outloo
         else:
             factor, var = estimator.predict(slow, work_s, contention, now_s)
         if slow is not None:
-            spread = estimator.spread(slow, contention)
+            usual = USUAL_SPREAD if rung.spread is None else rung.spread
+            spread = estimator.spread(slow, contention, usual, now_s)
         if spread is None:
             spread = USUAL_SPREAD if rung.spread is None else rung.spread
             if spread < least_spread:

@@ -214,10 +214,13 @@ def _verdict(
     elif here.broken is not None and target.index != here.index and not _better(target, here, rules):
         why = against(here, ladder.limits, around)
         certain = hysteresis.certain(here, ladder)
+        doubted = hysteresis.by_wait_alone(here, own, ladder)
         if not certain and hysteresis.many_more(ladder, here, target, rules.mode):
             verdict, own = hysteresis.climb(ladder, own, here, target, rules, rules.mode, now_s, seen=True)
         elif not certain and hysteresis.disproved(here, ladder, own):
             verdict, own = _content(party, around, rules), _still(own)
+        elif doubted:
+            verdict, own = Verdict(reason=doubted, binding="latency"), _still(own)
         elif here.foreseen == "temperature" and own.entered_c is not None and _cools(around, party):
             verdict = Verdict(reason=f"{why}; but falling since the last step down", binding="temperature")
             own = _still(own)
