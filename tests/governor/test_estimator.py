@@ -200,8 +200,61 @@ def test_a_quick_second_beside_hardly_anything_does_not_make_a_load_harmless() -
 def test_beside_a_load_only_what_it_does_not_explain_is_forgiven() -> None:
     slow = taught(20.0, 2.0, 30)
     assert mean(slow, 2.0, 60.0) == pytest.approx(20.0, rel=0.05)
-    assert mean(slow, 2.0, 9000.0) == pytest.approx(1.0 + 2.0 * STEEPEST, rel=0.05)
+    assert mean(slow, 2.0, 9000.0) == pytest.approx(1.0 + 2.0 * STEEPEST, rel=0.1)
     assert with_less(slow, WORK_S, 2.0, 9000.0) == pytest.approx(mean(slow, 2.0, 9000.0))
+
+
+@pytest.mark.parametrize("contention", [0.0, 0.15, 0.3, 0.5])
+def test_a_minute_of_slowness_that_nobody_counts_is_forgotten_down_to_what_was_usual(contention: float) -> None:
+    calm = taught(1.3, contention, 600)
+    slow = taught(3.9, contention, 60, calm, 600.0)
+    assert mean(slow, contention, 660.0) == pytest.approx(3.9, rel=0.05)
+    assert mean(slow, contention, 3600.0) == pytest.approx(1.3, rel=0.15)
+    assert mean(slow, 4.0, 3600.0) < mean(calm, 4.0, 3600.0) + 1.5, "nor is it guessed from there"
+    quick = taught(1.0, contention, 60, slow, 660.0)
+    again = taught(3.9, contention, 60, quick, 720.0)
+    assert mean(again, contention, 4000.0) == pytest.approx(1.0, rel=0.2), "it is usual to be quicker since then"
+
+
+def test_what_a_rung_suffers_for_long_is_what_is_usual() -> None:
+    slow = taught(1.6, 0.0, 4000)
+    assert mean(slow, 0.0, 90000.0) == pytest.approx(1.6, rel=0.05)
+
+
+def test_what_is_usual_are_seconds_too() -> None:
+    slow = taught(3.9, 0.0, 60, taught(1.3, 0.0, 600), 600.0)
+    assert mean(slow, 0.0, 4000.0, WORK_S / 2) == pytest.approx(2.0 * mean(slow, 0.0, 4000.0), rel=0.01)
+
+
+def test_the_next_level_up_is_forgiven_too() -> None:
+    """Seen at 0.5 and asked at 0.2, nearer to rest."""
+    slow = taught(6.0, 0.5, 30, taught(1.0, 0.0, 60), 60.0)
+    assert mean(slow, 0.2, 90.0) == pytest.approx(3.0, rel=0.1)
+    assert mean(slow, 0.2, 4000.0) < 1.4
+
+
+def test_a_bounded_level_moves_no_further_however_long_it_is_slow_beside_hardly_anything() -> None:
+    slow = taught(5.0, 0.15, 300, taught(1.0, 0.0, 20), 20.0)
+    assert mean(slow, 0.15, 320.0) == pytest.approx(5.0, rel=0.02)
+    (rest, next_up), factors = slow.levels[:2], slow.levels
+    assert rest is not None
+    assert next_up is not None
+    assert rest.mean > 4.0, "the near level has the rest of it"
+    assert next_up.mean <= rest.mean + 0.5 * STEEPEST
+    assert factors[2:] == (None,) * 4
+
+
+def test_a_look_that_scatters_oddly_tells_little_of_the_mean() -> None:
+    calm = scattered(SlowDown(), 0.1, 60, 0.0)
+    odd, plain = (observe(calm, WORK_S, 0.0, Sample(1.8, std, 10), 60.0) for std in (2.5, 0.1))
+    assert mean(odd, 0.0, 61.0) - 1.0 < 0.2 * (mean(plain, 0.0, 61.0) - 1.0)
+
+
+def test_a_profile_that_says_answers_never_scatter_is_corrected() -> None:
+    slow = SlowDown()
+    for look in range(200):
+        slow = observe(slow, WORK_S, 0.0, Sample(1.0, 0.8, 10, usual=0.0), float(look))
+    assert (spread(slow, 0.0, 0.0, 200.0) or 0.0) == pytest.approx(0.8, rel=0.05)
 
 
 def scattered(slow: SlowDown, scatter: float, looks: int, at_s: float, contention: float = 0.0) -> SlowDown:
@@ -218,15 +271,21 @@ def test_one_look_that_scatters_is_not_how_answers_scatter() -> None:
     assert (spread(scattered(calm, 2.5, 60, 60.0), 0.0, 0.1, 120.0) or 0.0) > 1.5, "what lasts is"
 
 
-def test_how_answers_scattered_at_rest_is_forgotten_and_beside_a_load_it_is_not() -> None:
-    rest, beside = (scattered(SlowDown(), 1.0, 60, 0.0, contention) for contention in (0.0, 2.0))
-    was = spread(rest, 0.0, 0.1, 60.0) or 0.0
+@pytest.mark.parametrize("contention", [0.0, 0.2, 0.5])
+def test_how_answers_scattered_beside_hardly_anything_is_forgotten_slowly(contention: float) -> None:
+    slow = scattered(SlowDown(), 1.0, 60, 0.0, contention)
+    was = spread(slow, contention, 0.1, 60.0) or 0.0
     assert was > 0.7
-    assert spread(rest, 0.0, 0.1, 119.0) == was, "not at once"
-    assert 0.1 <= (spread(rest, 0.0, 0.1, 900.0) or 0.0) < 0.11
-    assert (spread(beside, 2.0, 0.1, 9000.0) or 0.0) > 0.7
-    assert spread(rest, 0.0, 2.0, 9000.0) == was, "it is not wider than usual"
-    assert spread(rest, 2.0, 0.1, 60.0) is None, "it never ran there"
+    assert spread(slow, contention, 0.1, 600.0) == was, "not at once"
+    assert 0.3 < (spread(slow, contention, 0.1, 1800.0) or 0.0) < 0.6
+    assert 0.1 <= (spread(slow, contention, 0.1, 7200.0) or 0.0) < 0.11
+    assert spread(slow, contention, 2.0, 9000.0) == was, "it is not wider than usual"
+
+
+def test_how_answers_scattered_beside_a_load_is_not_forgotten() -> None:
+    slow = scattered(scattered(SlowDown(), 1.0, 60, 0.0, 2.0), 0.1, 9, 60.0)
+    assert (spread(slow, 2.0, 0.1, 9000.0) or 0.0) > 0.7
+    assert spread(slow, 4.0, 0.1, 60.0) is None, "it never ran there"
 
 
 samples = st.lists(

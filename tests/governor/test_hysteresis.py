@@ -8,6 +8,7 @@ from flyball.governor import hysteresis
 from flyball.governor.constraints import Check
 from flyball.governor.hysteresis import Verdict
 from flyball.governor.outlook import Outlook
+from flyball.governor.perception import EVENNESS_OF
 from flyball.governor.state import CLIMBS_PER_HOUR, LadderState
 from flyball.governor.values import LadderView, Limits, Rung, Seen
 
@@ -64,6 +65,41 @@ def test_a_queue_that_is_predicted_has_to_be_seen_before_a_step_is_taken_that_no
     assert taken(LadderState(late=0.03, late_of=600)) == "down"
     here.tests = ((0.04, 0.01, 0.05),)  # its work alone would be late
     assert taken(LadderState()) == "down"
+
+
+def doubt(here: Outlook, own: LadderState | None = None, busy: float = 0.5, seen: Seen | None = None) -> str:
+    ladder = LADDER if seen is None else msgspec.structs.replace(LADDER, seen=seen)
+    return hysteresis.by_wait_alone(here, busy, own or LadderState(), ladder)
+
+
+def waiting(missed: float = 0.2, alone: float = 0.0) -> Outlook:
+    """A rung of which so many are predicted late, and so many of those without a wait; 5 % are allowed."""
+    one = outlook(1, 0.8)
+    one.missed, one.broken, one.tests = missed, "latency", ((alone, 0.01, 0.05),)
+    return one
+
+
+def test_a_queue_is_doubted_until_it_is_seen_or_known_how_evenly_requests_come() -> None:
+    assert doubt(waiting()) == "20% predicted late as requests wait for each other; no answer tells yet"
+    assert doubt(waiting(), LadderState(late=0.01, late_of=600)).endswith("1.0% of the last 600 were")
+    assert doubt(waiting(), LadderState(dispersion_of=EVENNESS_OF - 1))
+    assert doubt(waiting(), LadderState(dispersion_of=EVENNESS_OF)) == ""
+    assert doubt(waiting(), LadderState(late=0.1, late_of=15)) == ""
+    assert doubt(waiting(), LadderState(late=0.1, late_of=14))
+    assert doubt(waiting(), seen=Seen(answers=10, window_answers=30, window_late=0.15)) == "", "the newest tell it"
+
+
+def test_what_no_queue_explains_is_not_doubted() -> None:
+    assert doubt(waiting(), busy=0.97)
+    assert doubt(waiting(), busy=0.98) == "", "more come than can be answered"
+    assert doubt(waiting(alone=0.05))
+    assert doubt(waiting(alone=0.051)) == "", "late without a wait"
+    hot = waiting()
+    hot.broken = "temperature"
+    assert doubt(hot) == ""
+    proved = waiting()
+    proved.failing = 0.1
+    assert doubt(proved) == "", "measured"
 
 
 def test_a_thriftier_rung_is_a_climb_wherever_it_stands() -> None:

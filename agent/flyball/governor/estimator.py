@@ -10,8 +10,8 @@ but to what chance leaves unexplained of them: Q = max(Q0, a Q + (1-a) K^2 max(0
 P = (1-K) (P+Q). With the whole y^2, as there, every K sustains itself: what is mere noise never gets averaged.
 
 A level that a rung never saw is a guess: work that fits a slice of the scheduler is hardly slowed down, longer work
-shares its processor. What is slower than contention explains has a cause that nobody counts, and is forgotten in time.
-Pure; plain floats.
+shares its processor. A rung that is slower than it usually is at a level, and than contention explains, has a cause
+that nobody counts, and that is forgotten in time. Pure; plain floats.
 """
 
 from __future__ import annotations
@@ -41,18 +41,24 @@ LARGEST = 1e4
 # suffer 0.9, short work to be at 0.71 with the clock kept high for it.
 STEEPEST, QUICKEST = 2.0, 0.7
 EXPLAINED = tuple(1.0 + STEEPEST * level for level in LEVELS)
+PRESENT = 1.0  # tasks per processor from which on they explain it
+GETTING_USED, RECOVERING = 1 / 1200, 0.1  # shares of the newest mean in what is usual: of a slower one, of a quicker
 HIDDEN_S, FORGOTTEN_S = 60.0, 120.0  # believed in full, after it was last seen; then until 1/e of it is left
-ODD_SCATTER = 3.0  # times what is usual: a look that scatters more is taken for no more
+PATIENCE = 10.0  # times that, for how answers scatter: with two kinds of input they always do, and a try costs some
+ODD_SCATTER = 3.0  # times what was known: a look that scatters more is taken for no more
+LEAST_SCATTER = 0.1  # of what is known; a profile may say 0
 
 
 class Level(msgspec.Struct, frozen=True, gc=False):
-    """The filter at one level: mean, variance, adapted process noise, when it was last taught and how often."""
+    """The filter at one level: mean, variance, adapted process noise, when it was last taught and how often; and what
+    the mean usually is, which hidden slowness hardly changes."""
 
     mean: float
     var: float
     noise: float = NOISE_FLOOR
     at_s: float = 0.0
     looks: int = 0
+    usual: float = 1.0
 
 
 class Sample(msgspec.Struct, frozen=True, gc=False):
@@ -88,8 +94,8 @@ class Lesson(msgspec.Struct, frozen=True):
 
 def observe(slow: SlowDown, work_s: float, contention: float, sample: Sample, now_s: float) -> SlowDown:
     """`work_s` is the profile's, for the guess at a level that is new. How far the mean of some answers may be off is
-    told by how answers scattered before, never by how these do: among work that is now and then interrupted, those that
-    were not scatter least, and would be believed most."""
+    told by how answers scattered before, never by how little these do: among work that is now and then interrupted,
+    those that were not scatter least, and would be believed most."""
     low, share = _between(contention)
     factor = min(max(sample.factor, 0.0), LARGEST)
     known = list(_rebased(slow, work_s))
@@ -109,8 +115,10 @@ def observe(slow: SlowDown, work_s: float, contention: float, sample: Sample, no
         wide = max(usual, CONTENDED_SPREAD) if contention >= CONTENDED else usual
     single = predicted * max(wide, usual)
     innovation = factor - predicted
-    chance = max(single * single / sample.answers, SAMPLE_FLOOR * factor * factor)
-    total = doubt + chance
+    odd = ODD_SCATTER * max(wide, LEAST_SCATTER)
+    if sample.std is not None and sample.std > odd * max(factor, 0.01):
+        single = max(single, min(sample.std, WIDEST * factor))  # it tells less than such looks do as a rule
+    total = doubt + max(single * single / sample.answers, SAMPLE_FLOOR * factor * factor)
     if 0.0 < share < 0.5:
         # A slow second beside hardly anything would make a wall of the next level; the rest of it is the near one's.
         index, weight, mean, p, _ = before[1]
@@ -119,7 +127,7 @@ def observe(slow: SlowDown, work_s: float, contention: float, sample: Sample, no
             del before[1]
             total -= weight * weight * p
             if _is_told(weight, known[index]):
-                known[index] = _again(known[index], moved, p, NOISE_FLOOR, now_s)
+                known[index] = _again(known[index], index, mean, Level(moved, p, NOISE_FLOOR, now_s))
                 innovation -= weight * (moved - mean)
     beyond = max(0.0, innovation * innovation - total)  # what chance does not explain
     after = factor - innovation
@@ -128,17 +136,13 @@ def observe(slow: SlowDown, work_s: float, contention: float, sample: Sample, no
         after += weight * gain * innovation
         adapted = max(NOISE_FLOOR, FORGETTING * noise + (1.0 - FORGETTING) * gain * gain * beyond)
         if _is_told(weight, known[index]):
-            var = max(1.0 - gain * weight, 0.0) * p
-            known[index] = _again(known[index], max(mean + gain * innovation, 0.01), var, adapted, now_s)
+            moved, var = max(mean + gain * innovation, 0.01), max(1.0 - gain * weight, 0.0) * p
+            known[index] = _again(known[index], index, mean, Level(moved, var, adapted, now_s))
     spreads = slow.spreads
     if sample.std is not None:
         around = factor if innovation * innovation > JUMP * total else after
-        scatter = min(sample.std / max(around, 0.01), WIDEST, ODD_SCATTER * max(wide, usual))
-        taught = known[nearest]
-        newest = max(SPREADING, 1.0 / (BELIEVED + (0 if taught is None else taught.looks - 1)))
-        # Variances have a mean that is right, however few answers each is of.
-        scatter = sqrt(wide * wide + newest * (scatter * scatter - wide * wide))
-        spreads = (*spreads[:nearest], scatter, *spreads[nearest + 1 :])
+        scatter = min(sample.std / max(around, 0.01), WIDEST, odd)
+        spreads = (*spreads[:nearest], _spread_again(known[nearest], wide, scatter), *spreads[nearest + 1 :])
     return SlowDown(tuple(known), spreads, work_s)
 
 
@@ -154,19 +158,31 @@ def _within(moved: float, mean: float, below: float, tasks: float) -> float | No
     return None if least <= moved <= most else min(max(moved, least), most)
 
 
-def _again(taught: Level | None, mean: float, var: float, noise: float, now_s: float) -> Level:
-    return Level(mean, var, noise, now_s, 1 if taught is None else taught.looks + 1)
+def _again(taught: Level | None, index: int, guess: float, now: Level) -> Level:
+    """The level as it is `now`, which was guessed before it was `taught`. Where others are plainly there, what they
+    explain is what is usual beside them."""
+    usual, looks = (min(guess, now.mean), 1) if taught is None else (taught.usual, taught.looks + 1)
+    usual += (GETTING_USED if now.mean > usual else RECOVERING) * (now.mean - usual)
+    if LEVELS[index] >= PRESENT:
+        usual = max(usual, min(now.mean, EXPLAINED[index]))
+    return Level(now.mean, now.var, now.noise, now.at_s, looks, usual)
+
+
+def _spread_again(taught: Level | None, wide: float, scatter: float) -> float:
+    """Variances have a mean that is right, however few answers each is of."""
+    newest = max(SPREADING, 1.0 / (BELIEVED + (0 if taught is None else taught.looks - 1)))
+    return sqrt(wide * wide + newest * (scatter * scatter - wide * wide))
 
 
 def spread(slow: SlowDown, contention: float, usual: float, now_s: float) -> float | None:
-    """Relative standard deviation of single answers at the nearest level; None until the rung ran there. At rest it is
-    forgotten after a while, until it is the `usual` one: a rung that is not running has no answers to show it by."""
+    """Relative standard deviation of single answers at the nearest level; None until the rung ran there. Where hardly
+    anything is beside it, it is forgotten slowly, until it is the `usual` one: only answers would show otherwise."""
     low, share = _between(contention)
     nearest = low if share < 0.5 else low + 1
     wide = slow.spreads[nearest]
-    if nearest > 0 or wide is None or wide <= usual or (level := slow.levels[0]) is None:
+    if LEVELS[nearest] >= PRESENT or wide is None or wide <= usual or (level := slow.levels[nearest]) is None:
         return wide
-    return usual + (wide - usual) * _remembered(level, now_s)
+    return usual + (wide - usual) * _remembered(level, now_s, PATIENCE)
 
 
 def unseen(work_s: float, contention: float) -> tuple[float, float]:
@@ -182,11 +198,11 @@ def predict(slow: SlowDown, work_s: float, contention: float, now_s: float) -> t
     low, share = _between(contention)
     known = slow.levels if slow.work_s == work_s else _rebased(slow, work_s)
     level = known[low] or _guess(work_s, LEVELS[low], known, now_s)
-    mean = level.mean if level.mean <= EXPLAINED[low] else _forgiven(level, EXPLAINED[low], now_s)
+    mean = level.mean if level.mean <= level.usual else _forgiven(level, now_s)
     if share <= 0.0:
         return mean, _aged(level, now_s)
     other = known[low + 1] or _guess(work_s, LEVELS[low + 1], known, now_s)
-    far = other.mean if other.mean <= EXPLAINED[low + 1] else _forgiven(other, EXPLAINED[low + 1], now_s)
+    far = other.mean if other.mean <= other.usual else _forgiven(other, now_s)
     mean += share * (far - mean)
     rest = 1.0 - share
     return mean, rest * rest * _aged(level, now_s) + share * share * _aged(other, now_s)
@@ -202,9 +218,9 @@ def with_less(slow: SlowDown, work_s: float, contention: float, now_s: float) ->
     """The largest factor that the rung was seen to have with less contention; 0 where it was not seen."""
     known = slow.levels if slow.work_s == work_s else _rebased(slow, work_s)
     largest = 0.0
-    for at, explained, level in zip(LEVELS, EXPLAINED, known, strict=True):
+    for at, level in zip(LEVELS, known, strict=True):
         if level is not None and at <= contention:
-            largest = max(largest, _forgiven(level, explained, now_s))
+            largest = max(largest, _forgiven(level, now_s))
     return largest
 
 
@@ -234,7 +250,10 @@ def _rebased(slow: SlowDown, work_s: float) -> tuple[Level | None, ...]:
     if not 1.0 / LARGEST < by < LARGEST:
         return (None,) * len(LEVELS)  # one of the two measured something else
     return tuple(
-        k and Level(min(max(k.mean * by, 0.01), LARGEST), k.var * by * by, k.noise * by * by, k.at_s, k.looks)
+        k
+        and Level(
+            min(max(k.mean * by, 0.01), LARGEST), k.var * by * by, k.noise * by * by, k.at_s, k.looks, k.usual * by
+        )
         for k in slow.levels
     )
 
@@ -256,27 +275,27 @@ def _guess(work_s: float, level: float, known: list[Level | None] | tuple[Level 
     mean, base = 1.0, 0.0
     for index, below in enumerate(known):
         if LEVELS[index] < level and below is not None:
-            mean, base = below.mean, LEVELS[index]
+            mean, base = _forgiven(below, now_s), LEVELS[index]
     slope = max(SHARE * long, min((mean - 1.0) / base, STEEPEST) if base > 0.0 else 0.0)
     mean += slope * (level - base)
     for index, above in enumerate(known):
         if above is not None and LEVELS[index] > level:
-            mean = min(mean, max(above.mean, 1.0))  # less contention does not make it slower
+            mean = min(mean, max(_forgiven(above, now_s), 1.0))  # less contention does not make it slower
             break
     sd = UNSURE * (mean if level > 0.0 else 0.2)
-    return Level(mean, sd * sd, NOISE_FLOOR, now_s)
+    return Level(mean, sd * sd, NOISE_FLOOR, now_s, 0, mean)
 
 
-def _forgiven(level: Level, explained: float, now_s: float) -> float:
-    """The mean. A rung that was slower than what was beside it explains had a cause that nobody counts (another user of
-    its accelerator, a hypervisor), and whether that has gone is only seen on the rung itself: in time it is given a
-    try."""
-    return level.mean if level.mean <= explained else explained + (level.mean - explained) * _remembered(level, now_s)
+def _forgiven(level: Level, now_s: float) -> float:
+    """The mean. A rung that was slower than it usually is had a cause that nobody counts (another user of its
+    accelerator, a hypervisor), and whether that has gone is only seen on the rung itself: in time it is given a try."""
+    usual = level.usual
+    return level.mean if level.mean <= usual else usual + (level.mean - usual) * _remembered(level, now_s)
 
 
-def _remembered(level: Level, now_s: float) -> float:
+def _remembered(level: Level, now_s: float, patience: float = 1.0) -> float:
     """The share of what is hidden that is still believed."""
-    age_s = now_s - level.at_s - HIDDEN_S
+    age_s = (now_s - level.at_s) / patience - HIDDEN_S
     return 1.0 if age_s <= 0.0 else math.exp(-age_s / FORGOTTEN_S)
 
 

@@ -16,7 +16,7 @@ from flyball.config import Governor as Rules
 from flyball.governor.constraints import Check, duration, milliseconds
 from flyball.governor.joint import LEAST_GAIN, PLAIN, Mode, value, worth
 from flyball.governor.outlook import Outlook
-from flyball.governor.perception import LATE_OF
+from flyball.governor.perception import EVENNESS_OF, LATE_OF
 from flyball.governor.queueing import FULL
 from flyball.governor.state import CLIMB, CLIMBS_PER_HOUR, Action, LadderState
 from flyball.governor.values import HARD, LadderView
@@ -131,10 +131,11 @@ def climb(
     return Verdict(action=action, target=name, reason=text, binding="latency" if sooner else CLIMB), own
 
 
-def by_wait_alone(here: Outlook, own: LadderState, ladder: LadderView) -> str:
-    """Why a breach that is predicted only as requests wait for each other is not believed yet, "" when it is: how they
-    queue is told by how evenly they come, and answers tell soon enough. Not so where more come than can be answered."""
-    if here.broken != "latency" or here.failing > 0.0 or not here.tests or here.load >= FULL:
+def by_wait_alone(here: Outlook, busy: float, own: LadderState, ladder: LadderView) -> str:
+    """Why a breach that is predicted only as requests wait for each other is not believed yet, "" when it is: until it
+    is known how evenly they come, answers have to tell. Not so where more come than can be answered: `busy` is the
+    share of its time that the accelerator is, with all that runs there."""
+    if own.dispersion_of >= EVENNESS_OF or here.broken != "latency" or here.failing > 0.0 or busy >= FULL:
         return ""
     alone, _, allowed = here.tests[0]
     return "" if alone > allowed or _borne_out(here, own, ladder) else _waiting(here, own)

@@ -343,6 +343,11 @@ def _loads(parties: Sequence[Party], around: Scene) -> Loads:
     return loads, watts
 
 
+def busy(party: Party, one: Outlook) -> float:
+    """The share of its time that the accelerator of one of the ladder's rungs is, with what runs there besides."""
+    return one.load if party.beside is None else one.load + _besides(party, one, party.beside)[0]
+
+
 def _besides(party: Party, one: Outlook, loads: Loads) -> tuple[float, float, float]:
     """Load, square and watts of the other ladders, as they are in the way of that rung."""
     chosen = party.options[party.at]

@@ -31,6 +31,7 @@ ODD_SD, TWICE_SD = 4.0, 2.7  # of a Poisson count, once and in two looks in a ro
 SLOWEST = 0.01  # of the highest clock
 ODD_COUNT, EVEN = 4.0, 0.25  # times the usual dispersion, which is taken for no less
 MOST_RANDOM = 1.5  # beyond that arrivals are taken to be random all the same
+EVENNESS_OF = 30.0  # looks, after which it is known how evenly requests come
 BELIEVED = 4  # looks, as many as what was known before of how counts scatter is worth
 LATE_OF = 600  # requests over which the share of late ones is remembered
 FEW = 3  # answers of which the spread says something
@@ -101,6 +102,7 @@ def perceive_ladder(
     arrivals_per_s, off, paced = _arrivals(ladder, own, rules)
     late, late_of = _late(ladder, own)
     slow, lessons = _slowed(ladder, view, own, rules, state)
+    dispersion, dispersion_of = _dispersion(own, ladder.seen.arrivals_per_s, arrivals_per_s, paced, rules)
     return msgspec.structs.replace(
         own,
         pin=pin,
@@ -113,7 +115,8 @@ def perceive_ladder(
         arrivals_off=off,
         paced=paced,
         counted_per_s=ladder.seen.arrivals_per_s,
-        dispersion=_dispersion(own, ladder.seen.arrivals_per_s, arrivals_per_s, paced, rules),
+        dispersion=dispersion,
+        dispersion_of=dispersion_of,
         late=late,
         late_of=late_of,
         overheads_s=_overheads(ladder, view, own, rules, state),
@@ -170,18 +173,21 @@ def _arrivals(ladder: LadderView, own: LadderState, rules: Rules) -> tuple[float
     return before + max(SLOW, 1.0 / (paced + 1)) * (now - before), off, paced + 1
 
 
-def _dispersion(own: LadderState, now: float | None, arrivals_per_s: float | None, paced: int, rules: Rules) -> float:
-    """Of the counts, from one to the next, so that a mean which is still being learnt does not look like chance. What
-    was known of another pace counts as much as a few looks, and one odd count as a few usual ones. Silence is not
-    even, and a look at which less than one was to be expected tells less."""
+def _dispersion(
+    own: LadderState, now: float | None, arrivals_per_s: float | None, paced: int, rules: Rules
+) -> tuple[float, float]:
+    """Of the counts, from one to the next, so that a mean which is still being learnt does not look like chance; and on
+    how many looks that rests. What was known of another pace counts as much as a few looks, and one odd count as a few
+    usual ones. Silence is not even, and a look at which less than one was to be expected tells less."""
     before, counted = own.dispersion, own.counted_per_s
     if now is None or counted is None or arrivals_per_s is None or now == counted == 0.0:
-        return before
+        return before, own.dispersion_of
     expected = max(arrivals_per_s, own.arrivals_per_s or 0.0) * rules.period_s
     off = (now - counted) * rules.period_s
     newest = min(off * off / (2.0 * expected), ODD_COUNT * max(before, EVEN)) if expected > 0.0 else before
-    share = max(SLOW, 1.0 / (BELIEVED + paced - 1)) * min(expected, 1.0)
-    return min(before + share * (newest - before), MOST_RANDOM)
+    telling = min(expected, 1.0)
+    share = max(SLOW, 1.0 / (BELIEVED + paced - 1)) * telling
+    return min(before + share * (newest - before), MOST_RANDOM), min(own.dispersion_of + telling, EVENNESS_OF)
 
 
 def _late(ladder: LadderView, own: LadderState) -> tuple[float | None, int]:

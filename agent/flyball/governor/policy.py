@@ -22,7 +22,7 @@ from flyball.governor import hysteresis
 from flyball.governor.constraints import Check
 from flyball.governor.explanation import explained
 from flyball.governor.hysteresis import Verdict
-from flyball.governor.joint import Party, judge_beside, settle, worth
+from flyball.governor.joint import Party, busy, judge_beside, settle, worth
 from flyball.governor.judgement import against, bounds
 from flyball.governor.opening import admit, begun, elsewhere, taken, under_way
 from flyball.governor.orders import forbidden, held_at, overruled, pinned
@@ -209,12 +209,13 @@ def _verdict(
         verdict, own = _off_floor(party, rules, now_s, here, target), _still(own)
     elif hysteresis.proved(ladder, own) and not _better(target, here, rules) and target.index != here.index:
         why = f"{own.late:.1%} of the last {own.late_of} answers were late"
-        verdict = hysteresis.down(ladder, own, here, target, why, "latency", rules, now_s, unforeseen=True)
+        foreseen = here.foreseen is not None
+        verdict = hysteresis.down(ladder, own, here, target, why, "latency", rules, now_s, unforeseen=not foreseen)
         own = _still(own)
     elif here.broken is not None and target.index != here.index and not _better(target, here, rules):
         why = against(here, ladder.limits, around)
         certain = hysteresis.certain(here, ladder)
-        doubted = hysteresis.by_wait_alone(here, own, ladder)
+        doubted = hysteresis.by_wait_alone(here, busy(party, here), own, ladder)
         if not certain and hysteresis.many_more(ladder, here, target, rules.mode):
             verdict, own = hysteresis.climb(ladder, own, here, target, rules, rules.mode, now_s, seen=True)
         elif not certain and hysteresis.disproved(here, ladder, own):

@@ -99,6 +99,7 @@ class LadderState(msgspec.Struct, frozen=True, kw_only=True):
     late_of: int = 0
     arrivals_off: float = 0.0  # the newest count, in standard deviations
     dispersion: float = 1.0  # of the counts: 1 at random, near 0 from a camera that sends one after the other
+    dispersion_of: float = 0.0  # looks that it rests on, 30 at the most
     overheads_s: tuple[float, float] = (0.0, 0.0)
     counted_per_s: float | None = None  # the newest count of arrivals
     stay_s: float = STAY_S
