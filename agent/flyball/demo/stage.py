@@ -1,6 +1,6 @@
 """The demonstration itself: the real daemon, pictures at a steady pace, load beside it, and a report.
 
-private daemon -> measure the rungs -> limit = 1.5 x the top rung's p95 -> pictures flow -> load comes -> load goes
+private daemon -> measure the rungs -> limit = 1.5 x the p95 of the top one -> pictures flow -> load comes -> load goes
 
 Everything that is decided is decided by the daemon; this module only sets the scene, watches and reports.
 """
@@ -40,6 +40,7 @@ from flyball.ports import Decision
 from flyball.sensing.sensors.host import CpuUtilization
 
 MEASURE_S = 3.0
+SETTLE_S = 2.0  # on the top rung, until the daemon knows the pictures' pace: it remembers that of the measuring
 LIMIT_FACTOR = 1.5
 BUSY = 0.6  # of one core, by the top rung alone: the pace at which a rival for the core is felt
 RATE_MAX_HZ = 60.0
@@ -104,7 +105,6 @@ def perform(options: DemoOptions) -> int:
         rungs = [r.name for r in known if r.state not in ("failed", "no-accelerator")]
         limit_s, rate_hz = measure(client, folder.name, rungs, line_up, console)
         set_limit(client, home, limit_s)
-        client.switch(folder.name, "auto", None)
         result, frame = run(options, client, folder.name, rungs, line_up, limit_s, rate_hz, console)
     finish(result, frame, options, console)
     return 1 if result.failures else 0
@@ -280,10 +280,14 @@ def run(
     spending = Spending(before)
     stream.start()
     load: ExitStack | None = None
+    settling = True
     changes: dict[float, Decision] = {}  # the daemon's ring is bounded: what matters is collected on the way
     with ExitStack() as stack:
         live = stack.enter_context(Live(console=console, auto_refresh=False)) if console.is_terminal else None
         while (elapsed_s := time.monotonic() - started_s) < total_s:
+            if settling and elapsed_s >= min(SETTLE_S, load_from_s):
+                watcher.switch(ladder, "auto", None)
+                settling = False
             if load is None and burners and load_from_s <= elapsed_s < load_until_s:
                 load = stack.enter_context(ExitStack())
                 load.enter_context(Burners(burners, load_until_s - elapsed_s + 5.0))
