@@ -182,6 +182,13 @@ def test_that_requests_will_wait_for_each_other_is_believed_when_answers_say_so(
         assert plant.log[0].binding == "latency"
 
 
+def test_a_breach_that_answers_prove_after_it_was_predicted_is_no_surprise() -> None:
+    plant = Plant(rate=80.0, late=0.063)
+    first, second = plant.run(20)[:2]
+    assert [(d.source, d.target, d.unforeseen) for d in (first, second)] == [("a", "b", False), ("b", "c", True)]
+    assert all(d.reason.startswith("6.3% of the last 320 answers were late") for d in (first, second))
+
+
 def test_contention_that_is_not_counted_for_a_while_has_not_gone() -> None:
     plant = contended(TWO)
     assert plant.active == "c"

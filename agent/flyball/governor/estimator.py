@@ -198,11 +198,11 @@ def predict(slow: SlowDown, work_s: float, contention: float, now_s: float) -> t
     low, share = _between(contention)
     known = slow.levels if slow.work_s == work_s else _rebased(slow, work_s)
     level = known[low] or _guess(work_s, LEVELS[low], known, now_s)
-    mean = level.mean if level.mean <= level.usual else _forgiven(level, now_s)
+    mean = level.mean if now_s - level.at_s <= HIDDEN_S else _forgiven(level, now_s)
     if share <= 0.0:
         return mean, _aged(level, now_s)
     other = known[low + 1] or _guess(work_s, LEVELS[low + 1], known, now_s)
-    far = other.mean if other.mean <= other.usual else _forgiven(other, now_s)
+    far = other.mean if now_s - other.at_s <= HIDDEN_S else _forgiven(other, now_s)
     mean += share * (far - mean)
     rest = 1.0 - share
     return mean, rest * rest * _aged(level, now_s) + share * share * _aged(other, now_s)

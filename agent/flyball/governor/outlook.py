@@ -134,13 +134,11 @@ def outlooks(ladder: LadderView, own: LadderState, around: Scene) -> list[Outloo
             factor, var = unseen(work_s, contention)
         else:
             factor, var = estimator.predict(slow, work_s, contention, now_s)
+        usual = USUAL_SPREAD if rung.spread is None else rung.spread
         if slow is not None:
-            usual = USUAL_SPREAD if rung.spread is None else rung.spread
             spread = estimator.spread(slow, contention, usual, now_s)
         if spread is None:
-            spread = USUAL_SPREAD if rung.spread is None else rung.spread
-            if spread < least_spread:
-                spread = least_spread
+            spread = usual if usual > least_spread else least_spread
         mean_s = work_s * factor / clock
         load = rate * mean_s
         mean_s2 = mean_s * mean_s
