@@ -23,6 +23,9 @@ from flyball.ladder.manifest import load
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("faulty")]
 
 
+OPEN = ("active", "standby")
+
+
 def but(**changes: object) -> Engine:
     return msgspec.structs.replace(QUICK, **changes)
 
@@ -128,7 +131,8 @@ async def test_a_rung_that_takes_over_during_a_switch_is_not_forgotten(tmp_path:
         await switching
         await asyncio.sleep(0.5)
         assert [rung.state for rung in runner.status().rungs].count("active") == 1
-        assert len(children()) == len([rung for rung in runner.status().rungs if rung.state in ("active", "standby")])
+        # The one that died may still be opening again: its process counts once it answers, a forgotten one never.
+        await until(lambda: len(children()) == len([r for r in runner.status().rungs if r.state in OPEN]))
     assert children() == []
 
 
@@ -205,14 +209,14 @@ async def test_other_cache_settings_lose_nobody_who_waits(tmp_path: Path) -> Non
 
 async def test_an_artifact_that_is_gone_or_no_file_is_told_and_rests(tmp_path: Path) -> None:
     root = write_scripts(tmp_path, {"a": {"factor": 2}, "b": {"factor": 3}, "c": {"factor": 4}})
-    async with running(root, but(load_timeout_s=0.5)) as runner:
+    async with running(root, but(load_timeout_s=2.0)) as runner:
         (root / "b.json").unlink()
         with pytest.raises(LadderError, match=r"b\.json cannot be read: No such file"):
             await runner.switch("b", "test")
         assert runner.status().rungs[1].leave_alone_s > 0
         (root / "c.json").unlink()
         os.mkfifo(root / "c.json")  # as a disk that never answers
-        with pytest.raises(LadderError, match=r"could not be read within 0.5 s"):
+        with pytest.raises(LadderError, match=r"could not be read within 2 s"):
             await runner.switch("c", "test")
         assert values(await runner.infer(ask(1.0))) == [2.0]
 

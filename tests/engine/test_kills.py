@@ -22,7 +22,7 @@ from flyball.ports import InferRequest
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("faulty")]
 
-PATIENT = msgspec.structs.replace(QUICK, crash_loop_limit=0, load_timeout_s=0.8)
+PATIENT = msgspec.structs.replace(QUICK, crash_loop_limit=0, load_timeout_s=2.0)
 
 
 @pytest.mark.parametrize("phase", ["open", "warm"])

@@ -369,6 +369,7 @@ async def test_rung_reaches_the_governor(mosquitto: Mosquitto, tmp_path: Path) -
     wheel = Wheel()
     with Fleet(mosquitto.port) as fleet:
         async with linked(mosquitto.port, tmp_path, handlers=[rung(wheel)]):
+            await fleet.waits("status", ready)
             fleet.order("rung", "r1", {"ladder": "imagenet", "rung": "small", "for_s": 60})
             fleet.order("rung", "r2", {"ladder": "imagenet", "rung": "auto"})
             fleet.order("rung", "r3", {"ladder": "other", "rung": "small"})
@@ -384,6 +385,7 @@ async def test_repetition_and_conflict(mosquitto: Mosquitto, tmp_path: Path) -> 
     pin = {"ladder": "imagenet", "rung": "small"}
     with Fleet(mosquitto.port) as fleet:
         async with linked(mosquitto.port, tmp_path, handlers=[rung(wheel)]):
+            await fleet.waits("status", ready)
             fleet.order("rung", "c1", pin)
             await fleet.waits("cmd/rung/c1/st", lambda d: d["state"] == "successful")
         async with linked(mosquitto.port, tmp_path, handlers=[rung(wheel)]):
