@@ -125,7 +125,7 @@ async def test_closing_does_not_wait_for_it(tmp_path: Path) -> None:
 
 async def test_a_rung_that_hangs_for_good_while_it_opens_fails(tmp_path: Path) -> None:
     root = write_scripts(tmp_path, {"big": {"open": "hang"}, "small": {"factor": 3}})
-    config = msgspec.structs.replace(CONFIG, load_timeout_s=1.0)
+    config = msgspec.structs.replace(CONFIG, load_timeout_s=2.0)
     async with running(root, config, first="small") as runner:
         order = asyncio.create_task(runner.switch("big", "test"))
         await until(lambda: bool(runner._seats._openings.starting))
@@ -133,7 +133,7 @@ async def test_a_rung_that_hangs_for_good_while_it_opens_fails(tmp_path: Path) -
         with stuck(worker):
             started_s = time.monotonic()
             result = (await asyncio.gather(order, return_exceptions=True))[0]
-            assert "did not finish 'open' within 1 s" in str(result)
+            assert "did not finish 'open' within 2 s" in str(result)
             assert time.monotonic() - started_s < 4.0
             assert runner.status().active == "small"
 

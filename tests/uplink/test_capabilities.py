@@ -192,6 +192,7 @@ async def test_a_real_broker_puts_aliases_back_into_topics(mosquitto: Mosquitto,
                 kind = f"kind{number % 5}" if number < 15 else f"kind{number // 8}"
                 events.publish(Event(kind=kind, t_s=1.0, message=str(number)))
                 await until(lambda: uplink.state().queued == 0)
+            await until(lambda: fleet.find("e/kind3", lambda d: d["message"] == "29") is not None)
             assert uplink.state().dropped == 0
         await fleet.waits("status", lambda d: d["state"] == "disconnected")
         told = {h.doc["message"]: h.suffix for h in fleet.heard if h.suffix.startswith("e/kind")}
