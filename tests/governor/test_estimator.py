@@ -288,6 +288,52 @@ def test_how_answers_scattered_beside_a_load_is_not_forgotten() -> None:
     assert spread(slow, 4.0, 0.1, 60.0) is None, "it never ran there"
 
 
+def test_beside_a_load_answers_scatter_between_two_levels_as_lies_between() -> None:
+    slow = scattered(scattered(SlowDown(), 0.9, 60, 0.0, 2.0), 0.3, 60, 60.0, 4.0)
+    at_2, below, at_3, above, at_4 = (spread(slow, at, 0.1, 120.0) or 0.0 for at in (2.0, 2.999, 3.0, 3.001, 4.0))
+    assert at_2 > 0.8
+    assert at_4 < 0.4
+    assert at_3 == pytest.approx(math.sqrt((at_2**2 + at_4**2) / 2))
+    assert below == pytest.approx(above, rel=0.01), "contention wavers around it every second"
+
+
+def test_a_look_between_two_levels_tells_the_nearer_one_more() -> None:
+    slow = scattered(scattered(SlowDown(), 0.9, 60, 0.0, 2.0), 0.3, 60, 60.0, 4.0)
+    before = [wide or 0.0 for wide in slow.spreads]
+    wide = spread(slow, 2.5, 0.1, 120.0) or 0.0
+    after = [wide or 0.0 for wide in scattered(slow, 1.2, 1, 120.0, 2.5).spreads]
+    near, far = (after[at] ** 2 - before[at] ** 2 for at in (3, 4))
+    assert near == pytest.approx(0.05 * (1.2**2 - wide**2), rel=0.1)
+    assert far == pytest.approx(near / 3)
+
+
+def test_how_answers_scatter_at_two_levels_stays_apart_while_contention_wanders_between_them() -> None:
+    draw, slow, off = random.Random(1), SlowDown(), []
+    for look in range(600):
+        contention = draw.uniform(2.0, 4.0)
+        truth = math.sqrt(0.3**2 + (contention - 2.0) / 2.0 * (0.9**2 - 0.3**2))
+        if look > 100:
+            off.append((spread(slow, contention, 0.1, float(look)) or 0.0) - truth)
+        logs = [draw.gauss(0.0, math.sqrt(math.log1p(truth**2))) for _ in range(20)]
+        took = [math.exp(log - math.log1p(truth**2) / 2) for log in logs]
+        sample = Sample(statistics.fmean(took), statistics.stdev(took), 20)
+        slow = observe(slow, WORK_S, contention, sample, float(look))
+    assert math.sqrt(statistics.fmean(error**2 for error in off)) < 0.07  # 0.1 by the nearest level alone
+
+
+@pytest.mark.parametrize(("known", "at", "expected"), [(2.0, 2.9, True), (2.0, 3.1, False), (4.0, 3.1, True)])
+def test_where_one_level_is_known_it_tells_of_what_is_nearest_to_it(known: float, at: float, expected: bool) -> None:
+    slow = scattered(SlowDown(), 0.9, 60, 0.0, known)
+    assert spread(slow, at, 0.1, 60.0) == (spread(slow, known, 0.1, 60.0) if expected else None)
+
+
+def test_at_rest_nothing_is_told_of_how_answers_scatter_beside_half_a_task() -> None:
+    slow = scattered(scattered(SlowDown(), 0.1, 60, 0.0), 0.5, 60, 60.0, 0.5)
+    rested = scattered(slow, 0.1, 300, 120.0, 0.15)
+    assert rested.spreads[1] == slow.spreads[1]
+    assert (spread(rested, 0.15, 0.1, 420.0) or 0.0) == pytest.approx(0.1, rel=0.1)
+
+
 samples = st.lists(
     st.tuples(
         st.floats(1e-9, 1e15),

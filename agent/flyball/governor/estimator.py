@@ -108,9 +108,9 @@ def observe(slow: SlowDown, work_s: float, contention: float, sample: Sample, no
         before.append((index, weight, mean, p, level.noise))
         predicted += weight * mean
         doubt += weight * weight * p
-    nearest = low if share < 0.5 else low + 1
-    wide = slow.spreads[nearest]
     usual = min(sample.usual, WIDEST)
+    parts = _parts(slow.spreads, low, share)
+    wide = _mixed(slow.spreads, parts)
     if wide is None:
         wide = max(usual, CONTENDED_SPREAD) if contention >= CONTENDED else usual
     single = predicted * max(wide, usual)
@@ -142,7 +142,7 @@ def observe(slow: SlowDown, work_s: float, contention: float, sample: Sample, no
     if sample.std is not None:
         around = factor if innovation * innovation > JUMP * total else after
         scatter = min(sample.std / max(around, 0.01), WIDEST, odd)
-        spreads = (*spreads[:nearest], _spread_again(known[nearest], wide, scatter), *spreads[nearest + 1 :])
+        spreads = _spreads_again(spreads, known, parts, wide, scatter, usual)
     return SlowDown(tuple(known), spreads, work_s)
 
 
@@ -168,18 +168,47 @@ def _again(taught: Level | None, index: int, guess: float, now: Level) -> Level:
     return Level(now.mean, now.var, now.noise, now.at_s, looks, usual)
 
 
-def _spread_again(taught: Level | None, wide: float, scatter: float) -> float:
-    """Variances have a mean that is right, however few answers each is of."""
-    newest = max(SPREADING, 1.0 / (BELIEVED + (0 if taught is None else taught.looks - 1)))
-    return sqrt(wide * wide + newest * (scatter * scatter - wide * wide))
+def _parts(spreads: Sequence[float | None], low: int, share: float) -> Sequence[tuple[int, float]]:
+    """The levels that tell how answers scatter, and how much each: beside a load the two that it lies between, where
+    both are known, since contention wavers; else the nearest. At rest answers scatter alike up to the next level."""
+    if share > 0.0 and LEVELS[low] >= PRESENT and spreads[low] is not None and spreads[low + 1] is not None:
+        return (low, 1.0 - share), (low + 1, share)
+    return ((low if share < 0.5 else low + 1, 1.0),)
+
+
+def _mixed(spreads: Sequence[float | None], parts: Sequence[tuple[int, float]]) -> float | None:
+    """Variances have a mean that is right."""
+    variance = 0.0
+    for index, weight in parts:
+        wide = spreads[index]
+        if wide is None:
+            return None
+        variance += weight * wide * wide
+    return sqrt(variance)
+
+
+def _spreads_again(
+    spreads: Sequence[float | None], known: Sequence[Level | None], parts: Sequence[tuple[int, float]], wide: float,
+    scatter: float, usual: float,
+) -> tuple[float | None, ...]:  # fmt: skip
+    """With a look that scattered otherwise than `wide`, as was expected: the nearest level moves by a share of the
+    difference, the other one by less. They are not drawn to each other."""
+    after, most = list(spreads), max(weight for _, weight in parts)
+    for index, weight in parts:
+        own, level = spreads[index], known[index]
+        own = wide if own is None else own
+        newest = max(SPREADING, 1.0 / (BELIEVED + (0 if level is None else level.looks - 1))) * weight / most
+        least = min(usual, own, scatter)
+        variance = own * own + newest * (scatter * scatter - wide * wide)
+        after[index] = min(sqrt(max(variance, least * least)), WIDEST)
+    return tuple(after)
 
 
 def spread(slow: SlowDown, contention: float, usual: float, now_s: float) -> float | None:
-    """Relative standard deviation of single answers at the nearest level; None until the rung ran there. Where hardly
+    """Relative standard deviation of single answers; None until the rung ran at the nearest level. Where hardly
     anything is beside it, it is forgotten slowly, until it is the `usual` one: only answers would show otherwise."""
-    low, share = _between(contention)
-    nearest = low if share < 0.5 else low + 1
-    wide = slow.spreads[nearest]
+    parts = _parts(slow.spreads, *_between(contention))
+    wide, nearest = _mixed(slow.spreads, parts), parts[0][0]
     if LEVELS[nearest] >= PRESENT or wide is None or wide <= usual or (level := slow.levels[nearest]) is None:
         return wide
     return usual + (wide - usual) * _remembered(level, now_s, PATIENCE)
