@@ -297,12 +297,13 @@ def test_beside_a_load_answers_scatter_between_two_levels_as_lies_between() -> N
     assert below == pytest.approx(above, rel=0.01), "contention wavers around it every second"
 
 
-def test_a_look_between_two_levels_tells_the_nearer_one_more() -> None:
+@pytest.mark.parametrize(("contention", "nearer"), [(2.5, (3, 4)), (3.5, (4, 3))])
+def test_a_look_between_two_levels_tells_the_nearer_one_more(contention: float, nearer: tuple[int, int]) -> None:
     slow = scattered(scattered(SlowDown(), 0.9, 60, 0.0, 2.0), 0.3, 60, 60.0, 4.0)
     before = [wide or 0.0 for wide in slow.spreads]
-    wide = spread(slow, 2.5, 0.1, 120.0) or 0.0
-    after = [wide or 0.0 for wide in scattered(slow, 1.2, 1, 120.0, 2.5).spreads]
-    near, far = (after[at] ** 2 - before[at] ** 2 for at in (3, 4))
+    wide = spread(slow, contention, 0.1, 120.0) or 0.0
+    after = [wide or 0.0 for wide in scattered(slow, 1.2, 1, 120.0, contention).spreads]
+    near, far = (after[at] ** 2 - before[at] ** 2 for at in nearer)
     assert near == pytest.approx(0.05 * (1.2**2 - wide**2), rel=0.1)
     assert far == pytest.approx(near / 3)
 
@@ -332,6 +333,8 @@ def test_at_rest_nothing_is_told_of_how_answers_scatter_beside_half_a_task() -> 
     rested = scattered(slow, 0.1, 300, 120.0, 0.15)
     assert rested.spreads[1] == slow.spreads[1]
     assert (spread(rested, 0.15, 0.1, 420.0) or 0.0) == pytest.approx(0.1, rel=0.1)
+    loaded = scattered(rested, 1.0, 60, 420.0, 1.0)
+    assert spread(loaded, 0.6, 0.5, 480.0) == spread(loaded, 0.5, 0.5, 480.0)
 
 
 samples = st.lists(
