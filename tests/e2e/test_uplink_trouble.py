@@ -2,7 +2,6 @@
 
 import os
 import socket
-import statistics
 import subprocess
 import threading
 import time
@@ -18,7 +17,6 @@ from real_broker import Mosquitto
 
 Start = Callable[..., Daemon]
 LADDER = Path(__file__).resolve().parents[2] / "examples/defects/ladder"
-SAME_RUNG = '[governor]\nmode = "observe"\n'  # whatever else runs here
 
 
 @pytest.fixture
@@ -47,25 +45,20 @@ def stalling() -> Iterator[int]:
 def uplink(port: int) -> str:
     return (
         f'[uplink]\nenabled = true\nbroker = "mqtt://127.0.0.1:{port}"\ntenant = "acme"\ndevice = "edge-1"\n'
-        f"keepalive_s = 10\ntelemetry_period_s = 0.1\nbatch_records = 2\n{SAME_RUNG}"
+        "keepalive_s = 10\ntelemetry_period_s = 0.1\nbatch_records = 2\n"
     )
 
 
-def times_slower(daemon: Daemon, alone: Daemon, pairs: int = 20) -> float:
-    """How many times as long an answer takes as from the daemon without an uplink: medians of requests in turn, so that
-    whatever else the machine does meets both. None may fail or take seconds."""
+def answered(daemon: Daemon, for_s: float) -> int:
+    """Requests one after the other, none of which may fail or take seconds."""
     picture = Tensor("image", "UINT8", (64, 64, 3), np.zeros((64, 64, 3), np.uint8).tobytes())
-    taken_s: list[tuple[float, float]] = []
-    for _ in range(pairs):
-        pair_s = []
-        for each in (daemon, alone):
-            began_s = time.monotonic()
-            each.client.infer("defects", [picture])
-            pair_s.append(time.monotonic() - began_s)
-            assert pair_s[-1] < 3, (len(taken_s), pair_s)
-        taken_s.append((pair_s[0], pair_s[1]))
-    own_s, its_s = zip(*taken_s, strict=True)
-    return statistics.median(own_s) / statistics.median(its_s)
+    end_s, count = time.monotonic() + for_s, 0
+    while time.monotonic() < end_s:
+        began_s = time.monotonic()
+        daemon.client.infer("defects", [picture])
+        assert time.monotonic() - began_s < 3
+        count += 1
+    return count
 
 
 def linked(daemon: Daemon) -> bool:
@@ -74,13 +67,12 @@ def linked(daemon: Daemon) -> bool:
 
 
 def test_requests_are_answered_while_the_broker_stalls(daemon: Start, stalling: int) -> None:
-    running, alone = daemon(uplink(stalling), (LADDER,)), daemon(SAME_RUNG, (LADDER,)).until_ready()
-    running.until_ready()
+    running = daemon(uplink(stalling), (LADDER,)).until_ready()
     running.until(lambda: linked(running), "connected to what stalls")
-    assert times_slower(running, alone) < 2
+    assert answered(running, 2.0) > 10
     # Nothing is acknowledged for a keep-alive of 10 s: it is noticed, and tried again.
     running.until(lambda: "has acknowledged nothing for 10 s" in running.log, "the stall is noticed", 30)
-    assert times_slower(running, alone) < 2
+    assert answered(running, 1.0) > 5
     assert running.stop() == 0
 
 
@@ -95,8 +87,7 @@ def test_requests_are_answered_while_the_disk_is_full(daemon: Start, mosquitto: 
     if done.returncode:
         pytest.skip(f"a tmpfs may not be mounted here: {done.stderr.strip()}")
     try:
-        running, alone = daemon(uplink(mosquitto.port), (LADDER,)), daemon(SAME_RUNG, (LADDER,)).until_ready()
-        running.until_ready()
+        running = daemon(uplink(mosquitto.port), (LADDER,)).until_ready()
         running.until(lambda: linked(running), "connected")
         filler = state / "filler"
         with filler.open("wb", buffering=0) as sink:
@@ -105,10 +96,10 @@ def test_requests_are_answered_while_the_disk_is_full(daemon: Start, mosquitto: 
                     pass
             except OSError:
                 pass
-        assert times_slower(running, alone) < 2
+        assert answered(running, 4.0) > 20
         filler.unlink()
         running.until(lambda: linked(running), "connected again")
-        assert times_slower(running, alone) < 2
+        assert answered(running, 0.5) > 2
         assert running.stop() == 0
     finally:
         subprocess.run(["umount", "-l", str(state)], check=True)

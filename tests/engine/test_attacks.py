@@ -23,9 +23,6 @@ from flyball.ladder.manifest import load
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("faulty")]
 
 
-OPEN = ("active", "standby")
-
-
 def but(**changes: object) -> Engine:
     return msgspec.structs.replace(QUICK, **changes)
 
@@ -131,8 +128,10 @@ async def test_a_rung_that_takes_over_during_a_switch_is_not_forgotten(tmp_path:
         await switching
         await asyncio.sleep(0.5)
         assert [rung.state for rung in runner.status().rungs].count("active") == 1
-        # The one that died may still be opening again: its process counts once it answers, a forgotten one never.
-        await until(lambda: len(children()) == len([r for r in runner.status().rungs if r.state in OPEN]))
+        # One that is being opened, or killed, is not forgotten either.
+        known = [worker for opened in runner._seats.opened() for worker in opened.workers]
+        known += runner._seats._openings.starting
+        assert sorted(children()) == sorted(worker.pid for worker in known)
     assert children() == []
 
 

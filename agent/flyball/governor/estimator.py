@@ -170,7 +170,7 @@ def _again(taught: Level | None, index: int, guess: float, now: Level) -> Level:
 
 def _parts(spreads: Sequence[float | None], low: int, share: float) -> Sequence[tuple[int, float]]:
     """The levels that tell how answers scatter, and how much each: beside a load the two that it lies between, where
-    both are known, since contention wavers; else the nearest. At rest answers scatter alike up to the next level."""
+    both are known, since contention wavers; else the nearest: a look at rest says nothing of half a task."""
     if share > 0.0 and LEVELS[low] >= PRESENT and spreads[low] is not None and spreads[low + 1] is not None:
         return (low, 1.0 - share), (low + 1, share)
     return ((low if share < 0.5 else low + 1, 1.0),)
