@@ -19,7 +19,7 @@ FINAL = ("successful", "failed", "rejected", "expired", "timed_out")
 ENDS: dict[str, tuple[str, dict[str, Any], int, str, str]] = {
     "rejected": ("mark", {"args": {"name": "m", "more": 1}}, 0, "rejected", "rejected"),
     "expired": ("mark", {"args": {"name": "m"}, "expires_at": 1.0}, 0, "expired", "expired"),
-    "timed_out": ("mark", {"args": {"name": "m", "wait": True}, "ttl_s": 0.3}, 1, "failed", "timed_out"),
+    "timed_out": ("mark", {"args": {"name": "m", "wait": True}, "ttl_s": 2.0}, 1, "failed", "timed_out"),
     "failed": ("config", {"args": {"action": "apply", "set": {"paths.state": "x"}}}, 0, "failed", "failed"),
 }
 

@@ -155,3 +155,49 @@ async def test_a_clean_end_says_exactly_where_the_streams_stand(tmp_path: Path) 
         rig.put(10, 3)
         marks = await rig.writer.close(10)
         assert marks["main"] == Stream(next=13, settled=10)
+
+
+@asynccontextmanager
+async def a_slow_write(folder: Path, rig: Rig) -> AsyncIterator[None]:
+    """Within it a write of the numbers 0 to 9 is under way, and comes to its end after it."""
+    rig.put(0, 1)
+    rig.writer.flush()
+    await until(lambda: rig.numbers() == [0])
+    holder = sqlite3.connect(folder / FILE_NAME, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    rig.put(1, 9)
+    rig.writer.flush()
+    await asyncio.sleep(0.5)  # more than two writes are apart: it has begun, and waits for the lock
+    assert rig.numbers() == [0]
+    yield
+    holder.execute("ROLLBACK")
+    holder.close()
+
+
+async def test_what_was_put_during_a_write_is_waited_for_too(tmp_path: Path) -> None:
+    async with rig_in(tmp_path) as rig:
+        async with a_slow_write(tmp_path, rig):
+            rig.put(10, 3)
+            rig.writer.flush()
+            waiting = asyncio.create_task(rig.writer.written(10))
+            await asyncio.sleep(0.05)
+            assert not waiting.done()
+        await waiting
+        assert rig.numbers() == list(range(13))
+
+
+async def test_what_was_put_during_a_write_is_not_lost_by_an_end(tmp_path: Path) -> None:
+    async with rig_in(tmp_path) as rig:
+        async with a_slow_write(tmp_path, rig):
+            rig.put(10, 3)
+            rig.writer.acknowledge(rig.sealed[0])
+            ending = asyncio.create_task(rig.writer.close(10))
+            await asyncio.sleep(0.05)
+            assert not ending.done()
+        marks = await ending
+        assert marks["main"] == Stream(next=13, settled=1)
+    async with rig_in(tmp_path) as rig:
+        await until(lambda: rig.writer.totals() is not None)
+        assert [n for s in await rig.writer.oldest(TELEMETRY, 0, 9) for n in range(s.first, s.last + 1)] == list(
+            range(1, 13)
+        )

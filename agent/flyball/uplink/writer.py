@@ -102,12 +102,16 @@ class Writer:
         return self._totals
 
     async def written(self, timeout_s: float) -> None:
-        """Waits until what was put stands on the disk, or not for longer."""
-        if self._work and self._epoch and self._task is None:
-            self._cancel_timer()
-            self._start()
-        if self._task is not None:
-            await asyncio.wait({self._task}, timeout=timeout_s)
+        """Waits until what was put stands on the disk, or not for longer: after the write that is under way, which
+        left before the newest of it came, that is one more."""
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + timeout_s
+        for _ in range(2):
+            if self._task is None and self._work and self._epoch:
+                self._cancel_timer()
+                self._start()
+            if self._task is not None:
+                await asyncio.wait({self._task}, timeout=max(0.0, until_s - loop.time()))
 
     async def close(self, timeout_s: float) -> Mapping[str, Stream]:
         """Writes what there is, in that time. Gives back where the streams stand exactly, or up to where they may."""
@@ -116,13 +120,10 @@ class Writer:
         self._closed = True
         self._cancel_timer()
         self._work.seal = True
-        if self._epoch and self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._write())
-        task = self._task
-        if task is not None:
-            await asyncio.wait({task}, timeout=timeout_s)
-            task.cancel()
-            await asyncio.wait({task})
+        await self.written(timeout_s)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
         clean = self._begun and not self._work
         marks = dict(self._marks) if clean else self.marks()
         await self._call(self._file.close)
