@@ -9,6 +9,7 @@ through `broken`. Never sends, never retries and never decides; of paho it knows
 from __future__ import annotations
 
 import asyncio
+import select
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from flyball.uplink.mqtt import Client
 
 KEEPALIVE_S = 60  # a broker may ask for none
+MOST_READS = 10_000  # at one go, before others have their turn
 
 
 class Driver:
@@ -31,6 +33,7 @@ class Driver:
         self._look = look
         self._timer: asyncio.TimerHandle | None = None
         self._armed_s = 0.0
+        self._failure = select.poll()  # errors alone: of everything else the event loop tells
         self._stopped = False
 
     def start(self) -> None:
@@ -42,6 +45,7 @@ class Driver:
         client.on_socket_close = self._forget
         client.on_socket_register_write = self._want_write
         client.on_socket_unregister_write = self._forget_writer
+        self._failure.register(sock, 0)
         self._loop.add_reader(sock, self._step, self._read)
         if client.want_write():  # a CONNECT that did not fit the socket's buffer
             self._want_write(client, None, sock)
@@ -67,14 +71,24 @@ class Driver:
             self._broken(LinkError(f"what the broker sends is not MQTT 5 ({type(error).__name__}: {error})"))
 
     def _read(self) -> None:
-        """Until nothing is left: what TLS has decrypted already makes no socket readable again."""
-        while True:
+        """Until nothing is left: what TLS has decrypted already makes no socket readable again, and of one that has
+        failed uvloop tells once and no more, whatever came before the failure."""
+        failed = False
+        for _ in range(MOST_READS):
             self._client.loop_read()
             if not self._stopped and self._period_s() != self._armed_s:
                 self._arm()  # CONNACK has named another keep-alive, perhaps a far shorter one
-            pending = getattr(self._client.socket(), "pending", None)
-            if pending is None or not pending():
+            sock = self._client.socket()
+            if sock is None:
+                return  # it has ended, and paho has said why
+            pending = getattr(sock, "pending", None)
+            failed = failed or bool(self._failure.poll(0))
+            if not failed and (pending is None or not pending()):
                 return
+        if failed:
+            self._broken(LinkError("the connection to the broker broke off while it was read"))
+        else:
+            self._loop.call_soon(self._step, self._read)
 
     def _tick(self) -> None:
         self._look()
