@@ -22,17 +22,18 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from flyball.client import Client
 from flyball.demo.burners import Burners
-from flyball.demo.stage import private_daemon, set_limit, short_place
+from flyball.demo.stage import private_daemon, set_limit, short_place, stolen_since
 from flyball.demo.stream import Picture, Sample, ask, pictures
 from flyball.errors import FlyballError
 from flyball.ladder.manifest import FILE_NAME, LadderFolder, load
+from flyball.sensing.sensors.host import CpuUtilization
 
 LADDER = Path(__file__).resolve().parents[1] / "examples/defects/ladder"
 IMAGENET = Path(__file__).resolve().parents[2] / "shared/data/models/imagenet"
@@ -114,6 +115,7 @@ class Rig:
         self.rungs = [r.name for r in served.status.rungs if r.state != "no-accelerator"]
         self._socket = home / "flyball.sock"
         self._line = list(pictures(PICTURES))
+        self.stolen: float | None = None  # in the newest run, of the processor time asked for; None: cannot be told
         p95s = [self._p95_s(rate_per_s, seed) if waits else self._alone_s(rate_per_s) for seed in range(looks)]
         self.deadline_s = DEADLINE_X * statistics.median(p95s)
         self.client.switch(self.ladder, "auto")
@@ -153,6 +155,8 @@ class Rig:
         due: queue.SimpleQueue[tuple[float, Picture] | None] = queue.SimpleQueue()
         found: list[Asked] = []
         trouble: list[str] = []
+        cpu = CpuUtilization(Path("/proc"))
+        stolen_since(cpu)
         began_s = time.monotonic() + 0.1
         args = (due, found, began_s, trouble)
         senders = [threading.Thread(target=self._send, args=args, daemon=True) for _ in range(SENDERS)]
@@ -173,6 +177,7 @@ class Rig:
             self.client.status()
         except FlyballError as error:
             raise FlyballError(f"{policy}: the daemon did not live to the end: {error}\n{self._last_words()}") from None
+        self.stolen = stolen_since(cpu)
         return complete(plan, found)
 
     def _send(
@@ -193,6 +198,12 @@ class Rig:
     def _last_words(self) -> str:
         log = self._home / "daemon.log"
         return "\n".join(log.read_text(errors="replace").splitlines()[-3:]) if log.is_file() else "it left no log"
+
+
+def stolen_pct(shares: Mapping[str, Sequence[float | None]]) -> dict[str, float]:
+    """The worst run of each policy: those that were not given the same machine cannot be compared."""
+    known = {policy: [s for s in its if s is not None] for policy, its in shares.items()}
+    return {f"stolen_pct_{policy}": round(100 * max(its), 1) for policy, its in known.items() if its}
 
 
 def asked_of(sample: Sample, due_s: float, began_s: float) -> Asked:

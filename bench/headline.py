@@ -19,6 +19,8 @@ defects     generated pictures whose class is known, so that an answer is seen t
 
 vs_best_static_x, vs_oracle              governed over the best rung held throughout, and over the oracle: mobilenets,
                                          or defects where those models are not
+stolen_pct_...                           what a hypervisor kept of the processor time asked for, in the worst burst of
+                                         each policy: above a few per cent the others say little
 defects_vs_best_static_x, ..._oracle     the same of the defects
 
     python bench/headline.py [--quick] [--json] [--cold] [--ladder defects|mobilenets]
@@ -35,7 +37,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from _live import GOVERNED, IMAGENET, LADDER, MOBILENETS, Asked, Plan, between, mobilenets, rig
+from _live import GOVERNED, IMAGENET, LADDER, MOBILENETS, Asked, Plan, between, mobilenets, rig, stolen_pct
 from _rig import arguments, ended, missing, show
 
 from flyball.errors import FlyballError
@@ -84,6 +86,7 @@ def compared(ladder: Path, worths: Mapping[str, float], options: argparse.Namesp
     with rig(ladder, quick=quick, quantile=QUANTILE, waits=False) as live:
         held = live.rungs[: 2 if quick else HELD]
         found: dict[str, list[Asked]] = {policy: [] for policy in (GOVERNED, *held)}
+        stolen: dict[str, list[float | None]] = {policy: [] for policy in found}
         for turn, policy in itertools.product(range(rounds), found):
             if not options.json:
                 print(f"{live.ladder}: {policy} ...", file=sys.stderr)
@@ -91,9 +94,10 @@ def compared(ladder: Path, worths: Mapping[str, float], options: argparse.Namesp
                 live.run(policy, first)
             asked = live.run(policy, dataclasses.replace(plan, seed=plan.seed + turn))
             found[policy] += [dataclasses.replace(a, due_s=a.due_s + turn * plan.ends_s()) for a in asked]
+            stolen[policy].append(live.stolen)
         deadline_s = live.deadline_s
     whole = dataclasses.replace(plan, phases_s=plan.phases_s * rounds)
-    return scores(found, held, whole, deadline_s, worths)
+    return scores(found, held, whole, deadline_s, worths) | stolen_pct(stolen)
 
 
 def scores(

@@ -12,6 +12,7 @@ recovery_s                 burners come: until no more than 5 % of two seconds' 
 violations_vs_best_static  the governor's share of late requests, less that of the best static rung in hindsight: the
                            most accurate one of those within the 5 %, or the least late where none is; in points
 violations_vs_none         the same against the top rung held throughout
+stolen_pct_...             what a hypervisor kept of the processor time asked for while each was run
 
     python bench/live_governor.py [--quick] [--json]
 """
@@ -25,7 +26,7 @@ import statistics
 import sys
 from collections.abc import Mapping, Sequence
 
-from _live import ALLOWED, GOVERNED, LADDER, Asked, Plan, between, late_share, rig
+from _live import ALLOWED, GOVERNED, LADDER, Asked, Plan, between, late_share, rig, stolen_pct
 from _rig import arguments, ended, missing, show
 
 from flyball.ladder.manifest import FILE_NAME
@@ -46,12 +47,14 @@ def main() -> int:
     with rig(quick=options.quick) as live:
         held = live.rungs[: 2 if options.quick else HELD]
         found: dict[str, list[Asked]] = {}
+        stolen: dict[str, list[float | None]] = {}
         for policy in (GOVERNED, *held):
             if not options.json:
                 print(f"{policy} ...", file=sys.stderr)
             found[policy] = live.run(policy, plan if policy == GOVERNED else shared)
+            stolen[policy] = [live.stolen]
         deadline_s = live.deadline_s
-    show(scores(found, held, plan, deadline_s, shared.ends_s()), options.json)
+    show(scores(found, held, plan, deadline_s, shared.ends_s()) | stolen_pct(stolen), options.json)
     return 0
 
 

@@ -66,3 +66,11 @@ def test_what_has_not_ended_counts_as_not_answered(benches: tuple[ModuleType, Mo
     asked = live.complete(plan, reversed(found))
     assert [a.due_s for a in asked] == due
     assert live.late_share(asked, DEADLINE_S) == pytest.approx(1 - len(found) / len(due))
+
+
+def test_the_worst_run_tells_what_was_stolen_and_what_cannot_be_told_is_left_out(
+    benches: tuple[ModuleType, ModuleType],
+) -> None:
+    live, _ = benches
+    found = live.stolen_pct({"governor": [0.012, 0.3456], "a": [0.0, None], "b": [None], "c": []})
+    assert found == {"stolen_pct_governor": 34.6, "stolen_pct_a": 0.0}
