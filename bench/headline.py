@@ -20,7 +20,8 @@ defects     generated pictures whose class is known, so that an answer is seen t
 vs_best_static_x, vs_oracle              governed over the best rung held throughout, and over the oracle: mobilenets,
                                          or defects where those models are not
 stolen_pct_...                           what a hypervisor kept of the processor time asked for, in the worst burst of
-                                         each policy: above a few per cent the others say little
+                                         each policy and while the deadline was measured: above a few per cent the
+                                         others say little
 defects_vs_best_static_x, ..._oracle     the same of the defects
 
     python bench/headline.py [--quick] [--json] [--cold] [--ladder defects|mobilenets]
@@ -86,7 +87,7 @@ def compared(ladder: Path, worths: Mapping[str, float], options: argparse.Namesp
     with rig(ladder, quick=quick, quantile=QUANTILE, waits=False) as live:
         held = live.rungs[: 2 if quick else HELD]
         found: dict[str, list[Asked]] = {policy: [] for policy in (GOVERNED, *held)}
-        stolen: dict[str, list[float | None]] = {policy: [] for policy in found}
+        stolen: dict[str, list[float | None]] = {"rest": [*live.stolen_at_rest], **{policy: [] for policy in found}}
         for turn, policy in itertools.product(range(rounds), found):
             if not options.json:
                 print(f"{live.ladder}: {policy} ...", file=sys.stderr)

@@ -12,7 +12,7 @@ recovery_s                 burners come: until no more than 5 % of two seconds' 
 violations_vs_best_static  the governor's share of late requests, less that of the best static rung in hindsight: the
                            most accurate one of those within the 5 %, or the least late where none is; in points
 violations_vs_none         the same against the top rung held throughout
-stolen_pct_...             what a hypervisor kept of the processor time asked for while each was run
+stolen_pct_...             what a hypervisor kept of the processor time asked for while each was run, and at rest
 
     python bench/live_governor.py [--quick] [--json]
 """
@@ -47,7 +47,7 @@ def main() -> int:
     with rig(quick=options.quick) as live:
         held = live.rungs[: 2 if options.quick else HELD]
         found: dict[str, list[Asked]] = {}
-        stolen: dict[str, list[float | None]] = {}
+        stolen: dict[str, Sequence[float | None]] = {"rest": live.stolen_at_rest}
         for policy in (GOVERNED, *held):
             if not options.json:
                 print(f"{policy} ...", file=sys.stderr)
