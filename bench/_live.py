@@ -22,7 +22,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +44,7 @@ PER_CORE = 3  # burners, as in the standard trace cpu-bursts
 DEADLINE_X = 2.0  # times the top rung's p95 at rest, under the arrivals of the run itself
 REST_S, UNCOUNTED_S = 5.0, 1.0
 LOOKS, MOST_LOOKS = 5, 20  # at rest: the median of the p95 of the quietest counts
-QUIET = 0.03  # of the processor time asked for: with more of it stolen a look is taken again
+QUIET = 0.05  # of the processor time asked for, at rest three ticks: with more of it stolen a look is taken again
 PROFILE_S = 3.0  # of every rung
 ALLOWED = 0.05
 SENDERS = 16
@@ -118,13 +118,14 @@ class Rig:
         self._socket = home / "flyball.sock"
         self._line = list(pictures(PICTURES))
         self.stolen: float | None = None  # in the newest run, of the processor time asked for; None: cannot be told
-        taken: list[tuple[float, float]] = []
-        while len(taken) < most_looks and sum(stolen <= QUIET for stolen, _ in taken) < looks:
-            p95_s = self._p95_s(rate_per_s, len(taken)) if waits else self._alone_s(rate_per_s)
-            taken.append((self.stolen or 0.0, p95_s))
-        quietest = sorted(taken)[:looks]
-        self.stolen_at_rest = [stolen for stolen, _ in quietest]
-        self.deadline_s = DEADLINE_X * statistics.median(p95_s for _, p95_s in quietest)
+
+        def look(number: int) -> tuple[float | None, float]:
+            p95_s = self._p95_s(rate_per_s, number) if waits else self._alone_s(rate_per_s)
+            return self.stolen, p95_s
+
+        counted = quietest(look, looks, most_looks)
+        self.stolen_at_rest = [stolen for stolen, _ in counted]
+        self.deadline_s = DEADLINE_X * statistics.median(p95_s for _, p95_s in counted)
         self.client.switch(self.ladder, "auto")
         set_limit(client, home, self.deadline_s, quantile)
 
@@ -208,6 +209,17 @@ class Rig:
     def _last_words(self) -> str:
         log = self._home / "daemon.log"
         return "\n".join(log.read_text(errors="replace").splitlines()[-3:]) if log.is_file() else "it left no log"
+
+
+def quietest(
+    look: Callable[[int], tuple[float | None, float]], looks: int, most: int
+) -> list[tuple[float | None, float]]:
+    """Of up to `most` looks, numbered from 0, as many as are asked for: those in which least was stolen. Where that
+    cannot be told a look passes for quiet."""
+    taken: list[tuple[float | None, float]] = []
+    while len(taken) < most and sum((stolen or 0.0) <= QUIET for stolen, _ in taken) < looks:
+        taken.append(look(len(taken)))
+    return sorted(taken, key=lambda one: one[0] or 0.0)[:looks]
 
 
 def stolen_pct(shares: Mapping[str, Sequence[float | None]]) -> dict[str, float]:

@@ -20,8 +20,8 @@ defects     generated pictures whose class is known, so that an answer is seen t
 vs_best_static_x, vs_oracle              governed over the best rung held throughout, and over the oracle: mobilenets,
                                          or defects where those models are not
 stolen_pct_...                           what a hypervisor kept of the processor time asked for, in the worst burst of
-                                         each policy and while the deadline was measured: above a few per cent the
-                                         others say little
+                                         each policy: above a few per cent the others say little; and at rest, while
+                                         the deadline was measured, where one tick is 2 % of the little asked for
 defects_vs_best_static_x, ..._oracle     the same of the defects
 
     python bench/headline.py [--quick] [--json] [--cold] [--ladder defects|mobilenets]

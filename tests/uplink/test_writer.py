@@ -165,13 +165,15 @@ async def a_slow_write(folder: Path, rig: Rig) -> AsyncIterator[None]:
     await until(lambda: rig.numbers() == [0])
     holder = sqlite3.connect(folder / FILE_NAME, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
-    rig.put(1, 9)
-    rig.writer.flush()
-    await asyncio.sleep(0.5)  # more than two writes are apart: it has begun, and waits for the lock
-    assert rig.numbers() == [0]
-    yield
-    holder.execute("ROLLBACK")
-    holder.close()
+    try:
+        rig.put(1, 9)
+        rig.writer.flush()
+        await asyncio.sleep(0.5)  # more than two writes are apart: it has begun, and waits for the lock
+        assert rig.numbers() == [0]
+        yield
+    finally:
+        holder.execute("ROLLBACK")
+        holder.close()
 
 
 async def test_what_was_put_during_a_write_is_waited_for_too(tmp_path: Path) -> None:
@@ -201,3 +203,15 @@ async def test_what_was_put_during_a_write_is_not_lost_by_an_end(tmp_path: Path)
         assert [n for s in await rig.writer.oldest(TELEMETRY, 0, 9) for n in range(s.first, s.last + 1)] == list(
             range(1, 13)
         )
+
+
+async def test_whoever_waits_is_not_kept_by_a_write_that_failed(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    folder.write_text("a file where a folder should be")
+    async with rig_in(folder) as rig:
+        rig.put(0, 3)
+        rig.writer.flush()
+        await until(lambda: len(rig.troubles) == 3)  # the next attempt comes four seconds after it
+        folder.unlink()
+        await rig.writer.written(2)
+        assert rig.numbers() == [0, 1, 2]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import select
 from collections.abc import Callable
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from flyball.errors import LinkError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from flyball.uplink.mqtt import Client
 
 KEEPALIVE_S = 60  # a broker may ask for none
-MOST_READS = 10_000  # at one go, before others have their turn
+MOST_READ_S = 0.005  # at one go
 
 
 class Driver:
@@ -34,6 +35,7 @@ class Driver:
         self._timer: asyncio.TimerHandle | None = None
         self._armed_s = 0.0
         self._failure = select.poll()  # errors alone: of everything else the event loop tells
+        self._going_on: asyncio.Handle | None = None  # with what one turn of reading has left
         self._stopped = False
 
     def start(self) -> None:
@@ -58,6 +60,8 @@ class Driver:
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
+        if self._going_on is not None:
+            self._going_on.cancel()
         release(self._client)
         self._broken = self._look = _nobody  # undoes the cycle owner -> driver -> owner
 
@@ -72,23 +76,27 @@ class Driver:
 
     def _read(self) -> None:
         """Until nothing is left: what TLS has decrypted already makes no socket readable again, and of one that has
-        failed uvloop tells once and no more, whatever came before the failure."""
-        failed = False
-        for _ in range(MOST_READS):
+        failed uvloop tells once and no more, whatever came before the failure. Others have their turn in between."""
+        if self._going_on is not None:
+            self._going_on.cancel()
+            self._going_on = None
+        until_s = monotonic() + MOST_READ_S  # the loop's own time stands still meanwhile
+        while not self._stopped:
             self._client.loop_read()
-            if not self._stopped and self._period_s() != self._armed_s:
+            if self._client._in_messages:  # they grow until the broker releases them, and each makes a read longer
+                self._broken(LinkError("the broker sends with QoS 2, for which nobody has asked"))
+                return
+            if self._period_s() != self._armed_s:
                 self._arm()  # CONNACK has named another keep-alive, perhaps a far shorter one
             sock = self._client.socket()
             if sock is None:
                 return  # it has ended, and paho has said why
             pending = getattr(sock, "pending", None)
-            failed = failed or bool(self._failure.poll(0))
-            if not failed and (pending is None or not pending()):
+            if (pending is None or not pending()) and not self._failure.poll(0):
                 return
-        if failed:
-            self._broken(LinkError("the connection to the broker broke off while it was read"))
-        else:
-            self._loop.call_soon(self._step, self._read)
+            if monotonic() > until_s:
+                self._going_on = self._loop.call_soon(self._step, self._read)
+                return
 
     def _tick(self) -> None:
         self._look()

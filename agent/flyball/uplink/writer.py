@@ -15,6 +15,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TypeVar
 
 from flyball.errors import MessageError, StateError
@@ -73,6 +74,7 @@ class Writer:
         self._next_s = math.inf  # when the work has to be written that came during a write
         self._task: asyncio.Task[None] | None = None
         self._last_s = 0.0
+        self._hurry = asyncio.Event()  # somebody waits
         self._closed = False
         self.busy: Callable[[], frozenset[Key]] = frozenset
 
@@ -103,10 +105,11 @@ class Writer:
 
     async def written(self, timeout_s: float) -> None:
         """Waits until what was put stands on the disk, or not for longer: after the write that is under way, which
-        left before the newest of it came, that is one more."""
+        left before the newest of it came, that is one more. One that has failed is tried again at once."""
         loop = asyncio.get_running_loop()
         until_s = loop.time() + timeout_s
-        for _ in range(2):
+        self._hurry.set()
+        for _ in range(1 if self._task is None else 2):
             if self._task is None and self._work and self._epoch:
                 self._cancel_timer()
                 self._start()
@@ -223,6 +226,7 @@ class Writer:
             while True:
                 work, self._work = self._work, Work()
                 work.busy = self.busy()
+                self._hurry.clear()
                 try:
                     sealed = await self._commit(work)
                 except Exception as error:
@@ -234,7 +238,8 @@ class Writer:
                     self._stored(str(error) or type(error).__name__)
                     if self._closed:
                         return
-                    await asyncio.sleep(wait_s)
+                    with suppress(asyncio.TimeoutError):
+                        await asyncio.wait_for(self._hurry.wait(), wait_s)
                     wait_s = min(2 * wait_s, most_s)
                     continue
                 except BaseException:
