@@ -1,8 +1,11 @@
 """A real mosquitto with TLS and access rules, as docs/ops/mosquitto ships them."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
+
+import pytest
 
 from real_broker import Mosquitto
 
@@ -11,6 +14,8 @@ SHIPPED = Path(__file__).resolve().parents[2] / "docs/ops/mosquitto"
 
 def certificate(folder: Path, *words: str, days: int | None = None) -> None:
     """certificates.sh FOLDER WORDS..."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed; run: sudo apt-get install openssl")
     env = dict(os.environ) if days is None else {**os.environ, "DAYS": str(days)}
     subprocess.run(
         [str(SHIPPED / "certificates.sh"), str(folder), *words], check=True, capture_output=True, timeout=30, env=env

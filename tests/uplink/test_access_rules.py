@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,8 +25,6 @@ BOLD = ("fleet", "console", "homeassistant")  # devices that call themselves so
 
 @pytest.fixture(scope="module")
 def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed; run: sudo apt-get install openssl")
     folder = tmp_path_factory.mktemp("pki")
     authority(folder, "edge-1", "edge-2", *BOLD, *FLEET_SIDE)
     return folder

@@ -149,8 +149,11 @@ async def test_others_have_their_turn_while_a_broker_sends_without_end(tmp_path:
         flooding.join(10)
 
 
-async def test_what_nobody_asked_for_is_not_collected() -> None:
+@pytest.mark.parametrize("connect", [device, fleet])
+async def test_what_nobody_asked_for_is_not_collected(
+    connect: Callable[[int], "asyncio.Future[Connection | Link]"],
+) -> None:
     with broker() as peer:
-        made = await device(peer.port)
+        made = await connect(peer.port)
         peer.send(MESSAGE_QOS_2)
         assert "QoS 2" in str(await asyncio.wait_for(made.lost(), 5))

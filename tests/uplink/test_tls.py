@@ -29,8 +29,6 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture(scope="module")
 def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed; run: sudo apt-get install openssl")
     folder = tmp_path_factory.mktemp("pki")
     authority(folder, "edge-1", "edge-2", "_fleet")
     return folder
