@@ -83,7 +83,8 @@ class Driver:
         until_s = monotonic() + MOST_READ_S  # the loop's own time stands still meanwhile
         while not self._stopped:
             self._client.loop_read()
-            if self._client._in_messages:  # they grow until the broker releases them, and each makes a read longer
+            # They grow until the broker releases them, and each makes a read longer. Another paho may not have them so.
+            if getattr(self._client, "_in_messages", None):
                 self._broken(LinkError("the broker sends with QoS 2, for which nobody has asked"))
                 return
             if self._period_s() != self._armed_s:
