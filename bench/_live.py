@@ -14,6 +14,7 @@ reading. No request names a timeout: that would let it pick its own rung.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import queue
 import random
 import statistics
@@ -22,14 +23,15 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from flyball.client import Client
 from flyball.demo.burners import Burners
-from flyball.demo.stage import private_daemon, set_limit, short_place, stolen_since
+from flyball.demo.private_daemon import private_daemon, set_limit, short_place
+from flyball.demo.stolen import quietest, stolen_since
 from flyball.demo.stream import Picture, Sample, ask, pictures
 from flyball.errors import FlyballError
 from flyball.ladder.manifest import FILE_NAME, LadderFolder, load
@@ -44,7 +46,6 @@ PER_CORE = 3  # burners, as in the standard trace cpu-bursts
 DEADLINE_X = 2.0  # times the top rung's p95 at rest, under the arrivals of the run itself
 REST_S, UNCOUNTED_S = 5.0, 1.0
 LOOKS, MOST_LOOKS = 5, 20  # at rest: the median of the p95 of the quietest counts
-QUIET = 0.03  # of the processor time asked for: with more of it stolen a look is taken again
 PROFILE_S = 3.0  # of every rung
 ALLOWED = 0.05
 SENDERS = 16
@@ -119,8 +120,10 @@ class Rig:
         self._line = list(pictures(PICTURES))
         self.stolen: float | None = None  # in the newest run, of the processor time asked for; None: cannot be told
 
-        def look(number: int) -> tuple[float | None, float]:
-            p95_s = self._p95_s(rate_per_s, number) if waits else self._alone_s(rate_per_s)
+        seeds = itertools.count()
+
+        def look() -> tuple[float | None, float]:
+            p95_s = self._p95_s(rate_per_s, next(seeds)) if waits else self._alone_s(rate_per_s)
             return self.stolen, p95_s
 
         counted = quietest(look, looks, most_looks)
@@ -209,17 +212,6 @@ class Rig:
     def _last_words(self) -> str:
         log = self._home / "daemon.log"
         return "\n".join(log.read_text(errors="replace").splitlines()[-3:]) if log.is_file() else "it left no log"
-
-
-def quietest(
-    look: Callable[[int], tuple[float | None, float]], looks: int, most: int
-) -> list[tuple[float | None, float]]:
-    """Of up to `most` looks, numbered from 0, as many as are asked for: those in which least was stolen. Where that
-    cannot be told a look passes for quiet."""
-    taken: list[tuple[float | None, float]] = []
-    while len(taken) < most and sum((stolen or 0.0) <= QUIET for stolen, _ in taken) < looks:
-        taken.append(look(len(taken)))
-    return sorted(taken, key=lambda one: one[0] or 0.0)[:looks]
 
 
 def stolen_pct(shares: Mapping[str, Sequence[float | None]]) -> dict[str, float]:

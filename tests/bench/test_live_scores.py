@@ -74,26 +74,3 @@ def test_the_worst_run_tells_what_was_stolen_and_what_cannot_be_told_is_left_out
     live, _ = benches
     found = live.stolen_pct({"governor": [0.012, 0.3456], "a": [0.0, None], "b": [None], "c": []})
     assert found == {"stolen_pct_governor": 34.6, "stolen_pct_a": 0.0}
-
-
-@pytest.mark.parametrize(
-    ("stolen", "taken", "counted"),
-    [
-        ([0.0, 0.0, 0.0], 3, [0, 1, 2]),
-        ([0.5, 0.0, 0.2, 0.0, 0.01], 5, [1, 3, 4]),
-        ([0.5, 0.4, 0.9, 0.6, 0.4, 0.8], 6, [1, 4, 0]),  # never quiet: the least disturbed, the first of equals
-        ([None, 0.0, None], 3, [0, 1, 2]),
-    ],
-)
-def test_disturbed_looks_at_rest_are_taken_again(
-    benches: tuple[ModuleType, ModuleType], stolen: list[float | None], taken: int, counted: list[int]
-) -> None:
-    asked = []
-
-    def look(number: int) -> tuple[float | None, float]:
-        asked.append(number)
-        return stolen[number], 10.0 - number
-
-    found = benches[0].quietest(look, 3, 6)
-    assert asked == list(range(taken))
-    assert found == [(stolen[number], 10.0 - number) for number in counted]

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from flyball.control_api import LadderView, Status
-from flyball.demo.report import Spending, report, time_by_rung
+from flyball.demo.report import Report, Spending, report, time_by_rung
 from flyball.demo.stream import Sample
 from flyball.demo.summary import summary
 from flyball.ports import Decision, EnergyTotal, LadderStatus
@@ -123,3 +123,19 @@ def test_only_what_was_spent_since_the_first_look_is_counted() -> None:
     ):
         spending.add(now)
     assert spending.joules == pytest.approx({"big": 6 + 1 + 2, "small": 2})
+
+
+def test_where_it_ended_and_why_is_told_unless_it_is_the_top() -> None:
+    def shown(target: str) -> tuple[Report, str]:
+        result = report(
+            SAMPLES, [decision(102, "big", "small")], 100.0, 0.02, ["big", "small"], {}, None, "none", 0.4, 0.3,
+            decision(106, target, target),
+        )  # fmt: skip
+        console = Console(width=200, record=True, file=io.StringIO())
+        console.print(summary(result))
+        return result, console.export_text()
+
+    result, text = shown("small")
+    assert (result.ended_on, result.ended_because, result.cpu_stolen_after) == ("small", "because", 0.3)
+    assert "at the end on small: because" in text
+    assert "at the end on" not in shown("big")[1]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,13 +18,13 @@ from rich.console import Console
 from flyball.client import Client
 from flyball.config import load as load_config
 from flyball.control_api import LadderView, Status
-from flyball.demo.stage import check_writable, configuration, example_ladder, short_place, stolen_since, usable
+from flyball.demo.private_daemon import configuration, example_ladder, short_place, usable
+from flyball.demo.stage import LIMIT_FACTOR, check_writable, measure
 from flyball.demo.stream import Picture, Stream
 from flyball.demo.view import Frame, picture
 from flyball.errors import ConfigError, FlyballError, LadderError
 from flyball.ladder.manifest import load
 from flyball.ports import Answer, Decision, LadderStatus, Tensor
-from flyball.sensing.sensors.host import CpuUtilization
 from flyball.testing import NO_TIME, NO_TOTALS
 
 RUNGS = ("r224-fp32", "r224-fp16", "r112-fp32", "r80-fp32", "r64-fp32", "r56-fp32")
@@ -100,7 +101,7 @@ def test_a_long_tmpdir_makes_no_long_socket(tmp_path: Path) -> None:
     assert short_place() is None or len(tempfile.gettempdir()) > 60
     long = tmp_path / ("x" * 100)
     long.mkdir()
-    code = "from flyball.demo.stage import short_place; print(short_place())"
+    code = "from flyball.demo.private_daemon import short_place; print(short_place())"
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
@@ -174,17 +175,42 @@ def test_the_example_is_of_this_installation() -> None:
     assert load(example_ladder()).name == "defects"
 
 
-def test_what_a_hypervisor_took_is_a_share_of_what_was_asked_for(tmp_path: Path) -> None:
-    stat = tmp_path / "stat"
-    cpu = CpuUtilization(tmp_path)
-    assert stolen_since(cpu) is None, "no such file"
-    #          user nice system idle iowait irq softirq steal guest guest_nice
-    for line, expected in (
-        ("cpu  100 0 0 1000 0 0 0 10 0 0", None),  # the first look
-        ("cpu  160 0 0 1300 0 0 0 50 0 0", 0.4),  # 60 ran, 40 were taken, 300 idle
-        ("cpu  160 0 0 1400 0 0 0 50 0 0", 0.0),  # nothing was asked for
-        ("cpu  260 0 0 1400 0 0 0 50 0 0", 0.0),
-        ("cpu  nonsense", None),
-    ):
-        stat.write_text(line + "\ncpu0" + line[4:] + "\nbtime 1\n")
-        assert stolen_since(cpu) == (None if expected is None else pytest.approx(expected)), line
+class Slower(Client):
+    """Every look of five answers takes 2 ms longer than the one before."""
+
+    asked = 0
+
+    def switch(self, ladder: str, rung: str, for_s: float | None = None) -> None:
+        self.rung = rung
+
+    def infer(self, *_: object, **__: object) -> Answer:
+        took_s = 0.002 * (self.asked // 5)
+        self.asked += 1
+        labels = Tensor("labels", "BYTES", (1,), b"\x02\0\0\0ok")
+        timing = replace(NO_TIME, total_s=took_s)
+        return Answer(outputs=(labels,), rung=self.rung, timing=timing)
+
+
+@pytest.mark.parametrize(
+    ("stolen", "chosen", "warns"),
+    [
+        ([0.0], 1, False),
+        ([None], 1, False),
+        ([0.9, 0.2, 0.01], 3, False),
+        ([0.9, 0.4, 0.3, 0.2, 0.5, 0.6, 0.7, 0.8], 4, True),
+    ],
+)
+def test_the_top_rung_is_looked_at_until_the_machine_was_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stolen: list[float | None], chosen: int, warns: bool
+) -> None:
+    told: list[float | None] = [None, 0.9]  # of the weak rung, which gets one look: before it and after it
+    for share in stolen:
+        told += [None, share]
+    monkeypatch.setattr("flyball.demo.stage.stolen_since", lambda _: told.pop(0))
+    monkeypatch.setattr("flyball.demo.stage.MEASURE_S", 0.0)  # five answers a look
+    console = Console(width=200, file=io.StringIO(), record=True)
+    client = Slower(tmp_path / "s")
+    limit_s, _ = measure(client, "defects", ["top", "weak"], [IMAGE], console)
+    assert (client.asked, told) == (5 + 5 * len(stolen), [])
+    assert limit_s == pytest.approx(LIMIT_FACTOR * 0.002 * chosen)
+    assert ("kept back 20 %" in console.export_text()) is warns

@@ -34,7 +34,9 @@ class SwitchEntry(msgspec.Struct, frozen=True, kw_only=True, rename={"source": "
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """`cpu_stolen` is the share of the processor time asked for, by all of the machine, that its hypervisor gave to
-    others meanwhile: 0 to 1, and None where nobody counts it."""
+    others meanwhile: 0 to 1, and None where nobody counts it. `cpu_stolen_after` is the same since the load went; None
+    also where none came. `ended_because` is the daemon's last word on the rung it ended on: empty where it decided
+    nothing."""
 
     seconds: float
     requests: int
@@ -47,6 +49,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     power_scope: str
     energy_basis: Literal["gross"] = "gross"
     cpu_stolen: float | None = None
+    cpu_stolen_after: float | None = None
+    ended_on: str = ""
+    ended_because: str = ""
     errors: tuple[str, ...] = ()
 
 
@@ -83,8 +88,10 @@ def report(
     energy_j: float | None,
     power_scope: str,
     cpu_stolen: float | None = None,
+    cpu_stolen_after: float | None = None,
+    last: Decision | None = None,
 ) -> Report:
-    """`joules` by rung, over the time of the samples."""
+    """`joules` by rung, over the time of the samples; `last` is the newest decision, a change or not."""
     answered = [s for s in samples if not s.error]
     time_s = time_by_rung(answered, started_s)
     total_s = sum(time_s.values())
@@ -118,6 +125,9 @@ def report(
         energy_j=energy_j,
         power_scope=power_scope,
         cpu_stolen=cpu_stolen,
+        cpu_stolen_after=cpu_stolen_after,
+        ended_on=last.target if last else "",
+        ended_because=last.reason if last else "",
         errors=tuple(dict.fromkeys(s.error for s in samples if s.error))[:5],
     )
 

@@ -9,6 +9,7 @@ from rich.text import Text
 from flyball.demo.report import Report
 
 STOLEN = 0.05  # below it, hardly an answer is later for it
+_SO = "answers were late and rungs were left for that too"
 
 
 def summary(result: Report) -> RenderableType:
@@ -39,16 +40,15 @@ def summary(result: Report) -> RenderableType:
     )  # fmt: skip
     parts: list[RenderableType] = [Text(), head, Text(), rungs, Text()]
     if result.cpu_stolen is not None and result.cpu_stolen >= STOLEN:
-        parts[2:2] = [Text(stolen(result.cpu_stolen), style="yellow")]
+        parts[2:2] = [Text(f"{kept_back(result.cpu_stolen)}: {_SO}", style="yellow")]
     parts.append(switches if result.switches else Text("no change of rung"))
+    if result.ended_on and result.ended_on != next(iter(result.rungs)):
+        parts.append(Text(f"at the end on {result.ended_on}: {result.ended_because}", style="yellow"))
     return Group(*parts, *(Text(error, style="red") for error in result.errors))
 
 
-def stolen(share: float) -> str:
-    return (
-        f"the host of this machine kept back {share * 100:.0f} % of the processor time that was asked for: "
-        "answers were late and rungs were left for that too"
-    )
+def kept_back(share: float) -> str:
+    return f"the host of this machine kept back {share * 100:.0f} % of the processor time that was asked for"
 
 
 def _figure(value: float | None, digits: int) -> str:
