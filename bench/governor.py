@@ -17,6 +17,8 @@ better_than_hysteresis in how many of the 8 dynamic traces (all but steady and b
                        ladders the one with fewer
 worse_by_over_1        dynamic traces, over both ladders, in which it misses a point more than that, or has a point less
                        accuracy without surely missing fewer
+worse_on_time_by_over_1   those in which a point fewer of all requests are answered right and in time: what a user gets,
+                       with misses and accuracy in one figure
 boundary_switches_per_h, boundary_accuracy_gap_pct   of the trace boundary: switches, and accuracy below that of the
                        best static rung
 throttled_s            the most seconds of any run in which the oracle's was not throttled at all (null: no such run)
@@ -213,6 +215,10 @@ def worse(scores: Sequence[Mapping[str, Score]]) -> bool:
     return missed.mean > POINT or (accuracy.mean < -POINT and not (missed.sure and missed.mean < 0.0))
 
 
+def worse_on_time(scores: Sequence[Mapping[str, Score]]) -> bool:
+    return against(scores, "hysteresis", "on_time_accuracy").mean < -POINT
+
+
 def figures(found: Found) -> dict[str, object]:
     judged = {key: scores for key, scores in found.items() if key[1] not in VIOLATIONS_ONLY}
     dynamic = {key: scores for key, scores in found.items() if key[1] not in STILL}
@@ -232,6 +238,7 @@ def figures(found: Found) -> dict[str, object]:
                                       for ladder in ladders),
         "dynamic_traces": len({trace for _, trace in dynamic}),
         "worse_by_over_1": sum(worse(scores) for scores in dynamic.values()),
+        "worse_on_time_by_over_1": sum(worse_on_time(scores) for scores in dynamic.values()),
         "boundary_switches_per_h": round(max(mean(s, "governor", "switches_per_h") or 0.0 for s in edge), 2),
         "boundary_accuracy_gap_pct": round(max(-gap_pct(s, "static", "accuracy") for s in edge), 2),
         "throttled_s": max((each.throttled_s for each in calm), default=None),

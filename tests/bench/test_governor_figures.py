@@ -28,6 +28,8 @@ def bench() -> Iterator[ModuleType]:
 def one(policy: str, violations: float | None, accuracy: float | None, **other: Any) -> Score:
     usual: dict[str, Any] = dict.fromkeys(Score.__struct_fields__, 0)
     usual |= {"policy": policy, "requests": 100, "answered": 100, "violations": violations, "accuracy": accuracy}
+    if violations is not None and accuracy is not None:
+        usual["on_time_accuracy"] = (1.0 - violations) * accuracy
     usual |= {"joules_per_answer": 1.0, "gross_joules_per_answer": 10.0}
     return Score(**{**usual, **other})
 
@@ -60,19 +62,22 @@ def seeds(
 
 
 @pytest.mark.parametrize(
-    ("governor", "better", "worse"),
+    ("governor", "better", "worse", "worse_on_time"),
     [
-        ((0.010, 0.900), True, False),  # fewer late
-        ((0.020, 0.900), False, False),  # the same, but for chance
-        ((0.025, 0.950), True, False),  # half a point more late, but surely truer
-        ((0.035, 0.950), False, True),  # truer, and more than a point more late
-        ((0.020, 0.880), False, True),  # two points less accurate for nothing
-        ((0.010, 0.880), True, False),  # two points less accurate, and surely fewer late
+        ((0.010, 0.900), True, False, False),  # fewer late
+        ((0.020, 0.900), False, False, False),  # the same, but for chance
+        ((0.025, 0.950), True, False, False),  # half a point more late, but surely truer
+        ((0.035, 0.950), False, True, False),  # truer, and more than a point more late: more are right and in time
+        ((0.020, 0.880), False, True, True),  # two points less accurate for nothing
+        ((0.010, 0.880), True, False, True),  # two points less accurate, and one fewer late
     ],
 )
-def test_better_and_worse(bench: ModuleType, governor: tuple[float, float], better: bool, worse: bool) -> None:
+def test_better_and_worse(
+    bench: ModuleType, governor: tuple[float, float], better: bool, worse: bool, worse_on_time: bool
+) -> None:
     found = seeds(governor)
     assert (bench.better(found), bench.worse(found)) == (better, worse)
+    assert bench.worse_on_time(found) is worse_on_time
 
 
 def test_one_seed_proves_nothing(bench: ModuleType) -> None:
@@ -102,6 +107,7 @@ def test_the_worst_trace_counts_and_the_weaker_ladder(bench: ModuleType) -> None
     assert figures["better_than_hysteresis"] == 0, "one of the defects' traces, none of the MobileNets'"
     assert figures["dynamic_traces"] == 2
     assert figures["worse_by_over_1"] == 2
+    assert figures["worse_on_time_by_over_1"] == 1
     assert figures["boundary_switches_per_h"] == 4.0
     assert figures["boundary_accuracy_gap_pct"] == pytest.approx(100 * 0.01015 / 0.9, abs=0.01)
     assert figures["throttled_s"] == 3.0
