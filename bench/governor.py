@@ -18,7 +18,7 @@ better_than_hysteresis in how many of the 8 dynamic traces (all but steady and b
 worse_by_over_1        dynamic traces, over both ladders, in which it misses a point more than that, or has a point less
                        accuracy without surely missing fewer
 worse_on_time_by_over_1   those in which a point fewer of all requests are answered right and in time: what a user gets,
-                       with misses and accuracy in one figure
+                       with misses and accuracy in one figure (sensor-drop-out too)
 boundary_switches_per_h, boundary_accuracy_gap_pct   of the trace boundary: switches, and accuracy below that of the
                        best static rung
 throttled_s            the most seconds of any run in which the oracle's was not throttled at all (null: no such run)

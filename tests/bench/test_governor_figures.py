@@ -28,8 +28,8 @@ def bench() -> Iterator[ModuleType]:
 def one(policy: str, violations: float | None, accuracy: float | None, **other: Any) -> Score:
     usual: dict[str, Any] = dict.fromkeys(Score.__struct_fields__, 0)
     usual |= {"policy": policy, "requests": 100, "answered": 100, "violations": violations, "accuracy": accuracy}
-    if violations is not None and accuracy is not None:
-        usual["on_time_accuracy"] = (1.0 - violations) * accuracy
+    known = violations is not None and accuracy is not None
+    usual["on_time_accuracy"] = (1.0 - violations) * accuracy if known else None
     usual |= {"joules_per_answer": 1.0, "gross_joules_per_answer": 10.0}
     return Score(**{**usual, **other})
 

@@ -85,9 +85,10 @@ def test_a_report_of_nothing_can_be_shown() -> None:
     assert "no energy figure" in text
 
 
-def told(cpu_stolen: float | None) -> str:
+def told(cpu_stolen: float | None, after: float | None = None) -> str:
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(summary(report(SAMPLES, [], 100.0, 0.02, ["big"], {}, None, "none", cpu_stolen)))
+    told_of = {"cpu_stolen": cpu_stolen, "cpu_stolen_after": after}
+    console.print(summary(report(SAMPLES, [], 100.0, 0.02, ["big"], {}, None, "none", **told_of)))
     return console.export_text()
 
 
@@ -97,6 +98,9 @@ def test_what_the_host_kept_back_is_told_where_it_matters() -> None:
     assert "kept back" not in told(0.049)
     assert "kept back" not in told(0.0)
     assert "kept back" not in told(None), "not counted here"
+    assert "kept back 3 % of the processor time that was asked for, 30 % after the load went: " in told(0.03, 0.3)
+    assert "kept back an unknown part of the processor time that was asked for, 30 % after" in told(None, 0.3)
+    assert "kept back" not in told(0.03, 0.04)
 
 
 def looked(joules: float | None, source: str = "rail", **busy_s: float) -> Status:
@@ -125,17 +129,29 @@ def test_only_what_was_spent_since_the_first_look_is_counted() -> None:
     assert spending.joules == pytest.approx({"big": 6 + 1 + 2, "small": 2})
 
 
-def test_where_it_ended_and_why_is_told_unless_it_is_the_top() -> None:
-    def shown(target: str) -> tuple[Report, str]:
+@pytest.mark.parametrize(
+    ("newest", "because"),
+    [
+        (decision(106, "small", "small"), "because"),
+        (msgspec.structs.replace(decision(106, "small", "big", acted=False), error="no such file"),
+         "big was wanted and not to be had: no such file"),
+        (decision(99, "small", "small"), ""),  # before the pictures: of the measuring
+    ],
+)  # fmt: skip
+def test_where_it_ended_and_why_is_told_unless_it_is_the_top(newest: Decision, because: str) -> None:
+    def shown(ended_on: str) -> tuple[Report, str]:
+        before = [] if newest.t_s < 100 else [decision(102, "big", "small")]
         result = report(
-            SAMPLES, [decision(102, "big", "small")], 100.0, 0.02, ["big", "small"], {}, None, "none", 0.4, 0.3,
-            decision(106, target, target),
+            SAMPLES, [*before, newest], 100.0, 0.02, ["big", "small"], {}, None, "none", limit_stolen=0.2,
+            cpu_stolen=0.4, cpu_stolen_after=0.3, ended_on=ended_on,
         )  # fmt: skip
         console = Console(width=200, record=True, file=io.StringIO())
         console.print(summary(result))
         return result, console.export_text()
 
     result, text = shown("small")
-    assert (result.ended_on, result.ended_because, result.cpu_stolen_after) == ("small", "because", 0.3)
-    assert "at the end on small: because" in text
+    assert (result.ended_on, result.ended_because, result.cpu_stolen_after) == ("small", because, 0.3)
+    assert (result.limit_stolen, result.cpu_stolen) == (0.2, 0.4)
+    assert f"at the end on small: {because}".rstrip() in text
     assert "at the end on" not in shown("big")[1]
+    assert "at the end on" not in shown("")[1], "no rung was active"

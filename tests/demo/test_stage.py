@@ -3,42 +3,27 @@
 from __future__ import annotations
 
 import io
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
+import math
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from demo_command import demo
 from rich.console import Console
 
 from flyball.client import Client
-from flyball.config import load as load_config
 from flyball.control_api import LadderView, Status
-from flyball.demo.private_daemon import configuration, example_ladder, short_place, usable
 from flyball.demo.stage import LIMIT_FACTOR, check_writable, measure
 from flyball.demo.stream import Picture, Stream
 from flyball.demo.view import Frame, picture
-from flyball.errors import ConfigError, FlyballError, LadderError
-from flyball.ladder.manifest import load
+from flyball.errors import ConfigError, FlyballError
 from flyball.ports import Answer, Decision, LadderStatus, Tensor
+from flyball.sensing.sensors.host import CpuUtilization
 from flyball.testing import NO_TIME, NO_TOTALS
 
 RUNGS = ("r224-fp32", "r224-fp16", "r112-fp32", "r80-fp32", "r64-fp32", "r56-fp32")
 IMAGE = Picture(tensor=Tensor("image", "UINT8", (1,), b"x"), label="ok")
-
-
-def demo(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "flyball", "demo", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, **environment},
-    )
 
 
 @pytest.mark.parametrize("option", ["--json", "--svg"])
@@ -58,58 +43,6 @@ def test_trying_a_file_leaves_none_behind(tmp_path: Path) -> None:
     assert (tmp_path / "old.json").read_text() == "old"
     with pytest.raises(ConfigError, match="cannot be written: Is a directory"):
         check_writable("--svg", tmp_path)
-
-
-def test_paths_and_names_of_any_kind_reach_the_configuration(tmp_path: Path) -> None:
-    place = tmp_path / 'a "quoted" \\ [place]'
-    shutil.copytree(example_ladder(), place)
-    manifest = place / "flyball-ladder.toml"
-    manifest.write_text(manifest.read_text().replace('name = "defects"', 'name = "my.own"', 1))
-    home = tmp_path / 'ho"me'
-    home.mkdir()
-    (home / "flyball.toml").write_text(configuration(home, usable(place)))
-    config = load_config(home / "flyball.toml")
-    assert {name: s.path for name, s in config.ladder.items()} == {"my.own": str(place)}
-    assert config.paths.socket == str(home / "flyball.sock")
-
-
-def test_a_ladder_of_other_classes_is_refused(tmp_path: Path) -> None:
-    place = tmp_path / "other"
-    shutil.copytree(example_ladder(), place)
-    (place / "labels.txt").write_text("cat\ndog\nowl\nfox\ncow\nant\n")
-    with pytest.raises(LadderError, match="expected image-classification with the labels ok, scratch"):
-        usable(place)
-    done = demo("--ladder", place)
-    assert done.returncode == 78
-    assert "the demonstration cannot use this ladder" in done.stderr
-
-
-def test_a_ladder_that_does_not_open_is_told_at_once(tmp_path: Path) -> None:
-    place = tmp_path / "broken"
-    shutil.copytree(example_ladder(), place)
-    for file in place.glob("*.onnx"):
-        os.truncate(file, 100)
-    started_s = time.monotonic()
-    done = demo("--ladder", place)
-    assert done.returncode == 78, done.stderr
-    assert "the ladder cannot be served here" in done.stderr
-    assert "expected sha256" in done.stderr
-    assert time.monotonic() - started_s < 25
-
-
-def test_a_long_tmpdir_makes_no_long_socket(tmp_path: Path) -> None:
-    assert short_place() is None or len(tempfile.gettempdir()) > 60
-    long = tmp_path / ("x" * 100)
-    long.mkdir()
-    code = "from flyball.demo.private_daemon import short_place; print(short_place())"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        env={**os.environ, "TMPDIR": str(long)},
-    )
-    assert done.stdout == "/tmp\n"
 
 
 class OddClient(Client):
@@ -171,14 +104,22 @@ def test_the_help_says_where_the_daemon_listens() -> None:
     assert "free port" not in shown
 
 
-def test_the_example_is_of_this_installation() -> None:
-    assert load(example_ladder()).name == "defects"
-
-
 class Slower(Client):
-    """Every look of five answers takes 2 ms longer than the one before."""
+    """Every look of five answers takes 2 ms longer than the one before, and a share of what was asked for is stolen."""
 
     asked = 0
+
+    def __init__(self, proc: Path, stolen: list[float | None]) -> None:
+        super().__init__(proc / "s")
+        self.proc, self.shares = proc, stolen
+        self.busy, self.steal = 1000.0, 1000.0
+        self.count()
+
+    def count(self, share: float | None = 0.0) -> None:
+        """None: no such counter, as on kernels that were built without it."""
+        self.busy, self.steal = self.busy + 100 * (1 - (share or 0.0)), self.steal + 100 * (share or 0.0)
+        row = f"{self.busy:.0f} 0 0 {self.busy:.0f} 0 0 0" + ("" if share is None else f" {self.steal:.0f} 0 0")
+        (self.proc / "stat").write_text(f"cpu  {row}\ncpu0 {row}\nbtime 1\n")
 
     def switch(self, ladder: str, rung: str, for_s: float | None = None) -> None:
         self.rung = rung
@@ -186,31 +127,32 @@ class Slower(Client):
     def infer(self, *_: object, **__: object) -> Answer:
         took_s = 0.002 * (self.asked // 5)
         self.asked += 1
+        if self.asked % 5 == 0:
+            self.count(self.shares.pop(0))
         labels = Tensor("labels", "BYTES", (1,), b"\x02\0\0\0ok")
-        timing = replace(NO_TIME, total_s=took_s)
-        return Answer(outputs=(labels,), rung=self.rung, timing=timing)
+        return Answer(outputs=(labels,), rung=self.rung, timing=replace(NO_TIME, total_s=took_s))
 
 
 @pytest.mark.parametrize(
-    ("stolen", "chosen", "warns"),
+    ("stolen", "until_s", "chosen", "warns"),
     [
-        ([0.0], 1, False),
-        ([None], 1, False),
-        ([0.9, 0.2, 0.01], 3, False),
-        ([0.9, 0.4, 0.3, 0.2, 0.5, 0.6, 0.7, 0.8], 4, True),
+        ([0.0], math.inf, 1, ""),
+        ([None], math.inf, 1, ""),
+        ([0.9, 0.2, 0.01], math.inf, 3, ""),
+        ([0.9, 0.4, 0.3, 0.2, 0.5, 0.6, 0.7, 0.8], math.inf, 4, "kept back 20 %"),
+        ([0.9], 0.0, 1, "kept back 90 %"),  # no time for another look
     ],
 )
 def test_the_top_rung_is_looked_at_until_the_machine_was_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stolen: list[float | None], chosen: int, warns: bool
+    tmp_path: Path, stolen: list[float | None], until_s: float, chosen: int, warns: str
 ) -> None:
-    told: list[float | None] = [None, 0.9]  # of the weak rung, which gets one look: before it and after it
-    for share in stolen:
-        told += [None, share]
-    monkeypatch.setattr("flyball.demo.stage.stolen_since", lambda _: told.pop(0))
-    monkeypatch.setattr("flyball.demo.stage.MEASURE_S", 0.0)  # five answers a look
-    console = Console(width=200, file=io.StringIO(), record=True)
-    client = Slower(tmp_path / "s")
-    limit_s, _ = measure(client, "defects", ["top", "weak"], [IMAGE], console)
-    assert (client.asked, told) == (5 + 5 * len(stolen), [])
-    assert limit_s == pytest.approx(LIMIT_FACTOR * 0.002 * chosen)
-    assert ("kept back 20 %" in console.export_text()) is warns
+    console = Console(width=60, file=io.StringIO(), record=True)
+    client = Slower(tmp_path, [0.9, *stolen])  # the weak rung gets one look
+    aim = measure(client, "defects", ["top", "weak"], [IMAGE], console, CpuUtilization(tmp_path), until_s, 0.0)
+    assert (client.asked, client.shares) == (5 + 5 * len(stolen), [])
+    assert aim.limit_s == pytest.approx(LIMIT_FACTOR * 0.002 * chosen)
+    assert aim.stolen == (None if stolen == [None] else pytest.approx(stolen[chosen - 1]))
+    shown = console.export_text()
+    assert ("kept back" in shown) == bool(warns)
+    if warns:
+        assert f"{warns} of the processor time that was asked for at the best: the limit may be too long" in shown

@@ -33,7 +33,8 @@ def test_what_a_hypervisor_took_is_a_share_of_what_was_asked_for(tmp_path: Path)
         ([0.0, 0.0, 0.0], 3, [0, 1, 2]),
         ([0.5, 0.0, 0.2, 0.0, 0.01], 5, [1, 3, 4]),
         ([0.5, 0.4, 0.9, 0.6, 0.4, 0.8], 6, [1, 4, 0]),  # never quiet: the least disturbed, the first of equals
-        ([None, 0.0, None], 3, [0, 1, 2]),
+        ([None, None, None], 3, [0, 1, 2]),  # nobody counts it here
+        ([None, 0.0, None, 0.3, None, 0.2], 6, [1, 5, 3]),  # those that were counted, and robbed, before unknown ones
     ],
 )
 def test_disturbed_looks_at_rest_are_taken_again(stolen: list[float | None], taken: int, counted: list[int]) -> None:
@@ -46,3 +47,19 @@ def test_disturbed_looks_at_rest_are_taken_again(stolen: list[float | None], tak
     found = quietest(look, 3, 6)
     assert next(asked) == taken
     assert found == [(stolen[number], 10.0 - number) for number in counted]
+
+
+def test_there_is_an_end_to_looking_again_but_not_before_enough_looks() -> None:
+    shares = itertools.repeat((0.9, 1))
+    assert len(quietest(lambda: next(shares), 3, 6, until_s=0.0)) == 3
+
+
+def test_a_counter_that_ran_backwards_tells_nothing(tmp_path: Path) -> None:
+    cpu = CpuUtilization(tmp_path)
+    for times, expected in (
+        ("2000 0 0 4500 0 0 0 500 0 0", None),  # the first look
+        ("2000 0 0 9000 0 0 0 450 0 0", None),
+        ("2100 0 0 9000 0 0 0 475 0 0", 0.2),
+    ):
+        (tmp_path / "stat").write_text(f"cpu  {times}\ncpu0 {times}\nbtime 1\n")
+        assert stolen_since(cpu) == (None if expected is None else pytest.approx(expected)), times

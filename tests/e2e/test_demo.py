@@ -10,46 +10,63 @@ from typing import Any
 
 import pytest
 
-from flyball.demo.summary import STOLEN
+from flyball.demo.stage import LOAD_UNTIL
 
-ATTEMPTS = 3  # where the machine is taken away while it should be calm
+ATTEMPTS = 2  # where the machine is taken away while it should be calm
+ROBBED = 0.2  # of the processor time asked for: nobody can tell then whether the governor or the host is to blame
 
 
 @pytest.mark.alone
 def test_load_comes_and_goes_and_no_request_fails(tmp_path: Path) -> None:
+    reasons = []
     for _ in range(ATTEMPTS):
         result, shown = demonstration(tmp_path)
-        directions = [s["direction"] for s in result["switches"]]
-        if "down" in directions and "up" in directions[directions.index("down") :]:
+        down = [s["t"] for s in result["switches"] if s["direction"] == "down"]
+        up = [s["t"] for s in result["switches"] if s["direction"] == "up"]
+        gone_s = LOAD_UNTIL * result["seconds"]
+        if not any(t < gone_s + 1.0 for t in down):
+            limit_stolen = result["limit_stolen"]
+            assert (limit_stolen or 0.0) >= ROBBED, f"3 burners a core did not hurt: {shown}"
+            reasons.append(f"{limit_stolen:.0%} while the limit was measured")
+        elif not any(t > gone_s - 1.0 for t in up):
+            after = result["cpu_stolen_after"]
+            assert (after or 0.0) >= ROBBED, f"it did not climb again: {shown}"
+            assert f", {after * 100:.0f} % after the load went" in shown
+            assert f"at the end on {result['ended_on']}: " in shown
+            reasons.append(f"{after:.0%} after the load went")
+        else:
             return
-        # A host that keeps back processor time is a load that did not go: then, and only then, is it tried again.
-        stolen = max(result["cpu_stolen"] or 0.0, result["cpu_stolen_after"] or 0.0)
-        assert stolen >= STOLEN, f"3 burners a core did not hurt, or it did not climb again: {shown}"
-        assert "kept back" in shown
-        assert result["ended_on"] == next(iter(result["rungs"])) or f"at the end on {result['ended_on']}: " in shown
-    pytest.skip(f"the host of this machine kept back {stolen:.0%} of the processor time while load should have gone")
+    pytest.skip(f"the host of this machine kept back, of the processor time asked for, {' and '.join(reasons)}")
 
 
 def demonstration(tmp_path: Path) -> tuple[dict[str, Any], str]:
-    """Its report and what it printed, after what holds on any machine was seen to hold."""
+    """Its report and what it printed, after what does not depend on the machine's neighbours was seen to hold."""
     report, picture = tmp_path / "demo.json", tmp_path / "x.svg"
     command = [sys.executable, "-m", "flyball", "demo", "--seconds", "50", "--json", report, "--svg", picture]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=150)
-    assert done.returncode == 0, done.stdout + done.stderr
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        shown, errors = process.communicate(timeout=150)
+    except subprocess.TimeoutExpired:
+        process.terminate()  # it ends its daemon, which is in a session of its own
+        shown, errors = process.communicate(timeout=30)
+        raise AssertionError(f"not ended after 150 s: {shown}{errors}") from None
+    assert process.returncode == 0, shown + errors
     result: dict[str, Any] = json.loads(report.read_text())
     assert result["failures"] == 0
-    pace = re.search(r"pace: (\d+) pictures a second", done.stdout)
+    pace = re.search(r"pace: (\d+) pictures a second", shown)
     assert pace, "it says how fast it sends, as fast as this machine can"
-    assert result["requests"] > max(300, 0.5 * int(pace[1]) * result["seconds"]), done.stdout
+    assert result["requests"] > max(300, 0.5 * int(pace[1]) * result["seconds"]), shown
+    assert 25 < result["seconds"] <= 50, "what was measured is part of the 50 s"
     assert result["power_scope"], "the scope of the watts is always said"
     assert result["accuracy"] > 0.9
     assert sum(rung["share"] for rung in result["rungs"].values()) == pytest.approx(1, abs=0.01)
     assert all(s["reason"] for s in result["switches"])
     assert result["ended_on"] in result["rungs"]
     assert result["ended_because"]
+    assert (result["cpu_stolen_after"] is None) == (result["cpu_stolen"] is None)
     assert "svg" in picture.read_text()[:200]
-    assert "rung" in done.stdout
-    return result, done.stdout
+    assert "rung" in shown
+    return result, shown
 
 
 def test_the_demonstration_leaves_nothing_behind(tmp_path: Path) -> None:

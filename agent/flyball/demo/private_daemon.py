@@ -19,10 +19,9 @@ from pathlib import Path
 
 from flyball.client import Client
 from flyball.control_api import LadderView
-from flyball.demo.surface import CLASSES
 from flyball.document import quoted
 from flyball.errors import EX_CONFIG, ConfigError, ControlError, LadderError
-from flyball.ladder.manifest import FILE_NAME, LadderFolder, load
+from flyball.ladder.manifest import LadderFolder
 
 _START_S = 30.0
 _SOCKET_MOST = 107  # bytes of a Unix socket's path (unix(7))
@@ -51,35 +50,6 @@ climb_backoff_max_s = 8.0
 [ladder.{ladder}]
 path = {path}
 """
-
-
-def example_ladder() -> Path:
-    """The ladder that came with this installation. Raises LadderError."""
-    here = Path(__file__).resolve()
-    places = [
-        here.parents[3] / "examples/defects/ladder",  # a checkout
-        Path(sys.prefix) / "share/flyball/examples/defects",
-        Path("/usr/share/flyball/examples/defects"),  # the Debian package
-    ]
-    for place in places:
-        if (place / FILE_NAME).is_file():
-            return place
-    raise LadderError("the example ladder was not found; name one with --ladder", [str(p) for p in places])
-
-
-def usable(place: Path) -> LadderFolder:
-    """The ladder in a folder, if the pictures of the demonstration can be judged by it. Raises LadderError."""
-    folder = load(place)
-    problems = []
-    if folder.manifest.ladder.task != "image-classification" or set(folder.labels) != set(CLASSES):
-        problems.append(f"{place}: expected image-classification with the labels {', '.join(CLASSES)}")
-    try:
-        os.fspath(place.resolve()).encode()
-    except UnicodeEncodeError:
-        problems.append(f"{os.fspath(place)!r}: the path is not UTF-8 text, which a configuration has to be")
-    if problems:
-        raise LadderError("the demonstration cannot use this ladder", problems)
-    return folder
 
 
 def short_place() -> str | None:

@@ -34,9 +34,10 @@ class SwitchEntry(msgspec.Struct, frozen=True, kw_only=True, rename={"source": "
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """`cpu_stolen` is the share of the processor time asked for, by all of the machine, that its hypervisor gave to
-    others meanwhile: 0 to 1, and None where nobody counts it. `cpu_stolen_after` is the same since the load went; None
-    also where none came. `ended_because` is the daemon's last word on the rung it ended on: empty where it decided
-    nothing."""
+    others while pictures flowed: 0 to 1, and None where nobody counts it. `limit_stolen` is the same of the look at the
+    top rung that the limit comes from, `cpu_stolen_after` since the load went: None also where none came. `ended_on` is
+    the rung that was active at the end, empty when none was; `ended_because` the daemon's last word, empty where it
+    decided nothing."""
 
     seconds: float
     requests: int
@@ -48,6 +49,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     energy_j: float | None
     power_scope: str
     energy_basis: Literal["gross"] = "gross"
+    limit_stolen: float | None = None
     cpu_stolen: float | None = None
     cpu_stolen_after: float | None = None
     ended_on: str = ""
@@ -87,11 +89,13 @@ def report(
     joules: Mapping[str, float],
     energy_j: float | None,
     power_scope: str,
+    *,
+    limit_stolen: float | None = None,
     cpu_stolen: float | None = None,
     cpu_stolen_after: float | None = None,
-    last: Decision | None = None,
+    ended_on: str = "",
 ) -> Report:
-    """`joules` by rung, over the time of the samples; `last` is the newest decision, a change or not."""
+    """`joules` by rung, over the time of the samples; `decisions` in their order, changes or not."""
     answered = [s for s in samples if not s.error]
     time_s = time_by_rung(answered, started_s)
     total_s = sum(time_s.values())
@@ -114,6 +118,7 @@ def report(
         for d in decisions
         if d.acted and d.source != d.target and d.t_s >= started_s
     )
+    last = decisions[-1] if decisions and decisions[-1].t_s >= started_s else None
     return Report(
         seconds=round(samples[-1].t_s - started_s, 2) if samples else 0.0,
         requests=len(samples),
@@ -124,12 +129,17 @@ def report(
         rungs=entries,
         energy_j=energy_j,
         power_scope=power_scope,
+        limit_stolen=limit_stolen,
         cpu_stolen=cpu_stolen,
         cpu_stolen_after=cpu_stolen_after,
-        ended_on=last.target if last else "",
-        ended_because=last.reason if last else "",
+        ended_on=ended_on,
+        ended_because=_last_word(last) if last else "",
         errors=tuple(dict.fromkeys(s.error for s in samples if s.error))[:5],
     )
+
+
+def _last_word(last: Decision) -> str:
+    return f"{last.target} was wanted and not to be had: {last.error}" if last.error else last.reason
 
 
 def time_by_rung(samples: Sequence[Sample], started_s: float) -> dict[str, float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
@@ -11,21 +13,33 @@ from flyball.sensing.sensors.host import CpuUtilization
 T = TypeVar("T")
 
 QUIET = 0.03  # of the processor time asked for: with more of it stolen a look is taken again
+TOLD = 0.05  # below it, hardly an answer is later for it
 
 
 def stolen_since(cpu: CpuUtilization) -> float | None:
     """Of the processor time asked for since the call before, the share that a hypervisor gave to others; None at the
     first call and where it cannot be told."""
     with suppress(OSError, ValueError):
-        if (shares := cpu.since_last()) is not None:
+        shares = cpu.since_last()
+        if shares is not None and shares.steal is not None:
             return shares.steal / shares.busy if shares.steal else 0.0
     return None
 
 
-def quietest(look: Callable[[], tuple[float | None, T]], looks: int, most: int) -> list[tuple[float | None, T]]:
+def matters(share: float | None) -> bool:
+    return share is not None and share >= TOLD
+
+
+def quietest(
+    look: Callable[[], tuple[float | None, T]], looks: int, most: int, until_s: float = math.inf
+) -> list[tuple[float | None, T]]:
     """Of up to `most` looks as many as are asked for: those in which least was stolen, as a share of what was asked
-    for. Where that cannot be told a look passes for quiet."""
+    for. After `until_s` (monotonic) no more are taken than that. Where none can tell what was stolen all are quiet;
+    else one that cannot comes last."""
     taken: list[tuple[float | None, T]] = []
-    while len(taken) < most and sum((stolen or 0.0) <= QUIET for stolen, _ in taken) < looks:
+    while len(taken) < looks or (len(taken) < most and time.monotonic() < until_s):
+        told = [stolen for stolen, _ in taken if stolen is not None]
+        if (sum(stolen <= QUIET for stolen in told) if told else len(taken)) >= looks:
+            break
         taken.append(look())
-    return sorted(taken, key=lambda one: one[0] or 0.0)[:looks]
+    return sorted(taken, key=lambda one: math.inf if one[0] is None else one[0])[:looks]

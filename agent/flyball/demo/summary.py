@@ -7,9 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flyball.demo.report import Report
-
-STOLEN = 0.05  # below it, hardly an answer is later for it
-_SO = "answers were late and rungs were left for that too"
+from flyball.demo.stolen import matters
 
 
 def summary(result: Report) -> RenderableType:
@@ -39,16 +37,23 @@ def summary(result: Report) -> RenderableType:
         f", accuracy {_percent(result.accuracy)}, limit {result.latency_limit_ms:.1f} ms, {energy}",
     )  # fmt: skip
     parts: list[RenderableType] = [Text(), head, Text(), rungs, Text()]
-    if result.cpu_stolen is not None and result.cpu_stolen >= STOLEN:
-        parts[2:2] = [Text(f"{kept_back(result.cpu_stolen)}: {_SO}", style="yellow")]
+    if matters(result.cpu_stolen) or matters(result.cpu_stolen_after):
+        parts[2:2] = [Text(stolen(result), style="yellow")]
     parts.append(switches if result.switches else Text("no change of rung"))
     if result.ended_on and result.ended_on != next(iter(result.rungs)):
         parts.append(Text(f"at the end on {result.ended_on}: {result.ended_because}", style="yellow"))
     return Group(*parts, *(Text(error, style="red") for error in result.errors))
 
 
-def kept_back(share: float) -> str:
-    return f"the host of this machine kept back {share * 100:.0f} % of the processor time that was asked for"
+def stolen(result: Report) -> str:
+    after = result.cpu_stolen_after
+    since = "" if after is None else f", {after * 100:.0f} % after the load went"
+    return f"{kept_back(result.cpu_stolen)}{since}: answers may have been late, and rungs left, for that alone"
+
+
+def kept_back(share: float | None) -> str:
+    part = "an unknown part" if share is None else f"{share * 100:.0f} %"
+    return f"the host of this machine kept back {part} of the processor time that was asked for"
 
 
 def _figure(value: float | None, digits: int) -> str:

@@ -41,10 +41,11 @@ def _psutil_reading(proc: Path) -> Iterator[None]:
 
 
 class CpuShares(NamedTuple):
-    """Of all processors' time, 0 to 1. `busy` holds `steal`, what a hypervisor gave to others meanwhile."""
+    """Of all processors' time, 0 to 1. `busy` holds `steal`, what a hypervisor gave to others meanwhile; None when its
+    counter ran backwards, as it does after some migrations."""
 
     busy: float
-    steal: float
+    steal: float | None
 
 
 class CpuUtilization:
@@ -72,9 +73,9 @@ class CpuUtilization:
         if last is None or total_s <= last[2]:
             return None
         passed_s = total_s - last[2]
-        # iowait may run backwards (proc(5)), so that the idle share can leave 0..1 by a tick; steal, after a migration.
+        # iowait may run backwards (proc(5)), so that the idle share can leave 0..1 by a tick.
         busy = min(max(1.0 - (idle_s - last[0]) / passed_s, 0.0), 1.0)
-        return CpuShares(busy, min(max((steal_s - last[1]) / passed_s, 0.0), busy))
+        return CpuShares(busy, min((steal_s - last[1]) / passed_s, busy) if steal_s >= last[1] else None)
 
 
 class HostSensor:
@@ -113,10 +114,10 @@ class HostSensor:
         shares = self._cpu.since_last()
         if shares is None:
             return []
-        return [
-            self._reading("cpu_utilization", shares.busy, "ratio", now_s),
-            self._reading("cpu_steal", shares.steal, "ratio", now_s),
-        ]
+        found = [self._reading("cpu_utilization", shares.busy, "ratio", now_s)]
+        if shares.steal is not None:
+            found.append(self._reading("cpu_steal", shares.steal, "ratio", now_s))
+        return found
 
     def _memory(self, now_s: float) -> list[Reading]:
         with _psutil_reading(self._proc):
