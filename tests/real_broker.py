@@ -6,6 +6,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -63,5 +64,11 @@ class Mosquitto:
     def _end(self, with_signal: signal.Signals) -> None:
         if self._process is not None:
             self._process.send_signal(with_signal)
-            self._process.wait(timeout=10)
-            self._process = None
+            for _ in range(10):
+                with suppress(subprocess.TimeoutExpired):
+                    self._process.wait(timeout=1)
+                    self._process = None
+                    return
+                # One that came after it listened and before its loop began is forgotten by mosquitto 2.0.11.
+                self._process.send_signal(with_signal)
+            raise RuntimeError(f"mosquitto did not end:\n{self.log_text()}")
