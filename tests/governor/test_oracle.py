@@ -10,6 +10,7 @@ import pytest
 from made_traces import BIG, BOARD, LADDER, MIB, made, model
 
 from flyball.governor.replay import oracle, profiles, standard
+from flyball.governor.replay.misses import missed
 from flyball.governor.replay.period import Period
 from flyball.governor.replay.run import Change, Run, policy, run
 from flyball.governor.replay.score import over_cap_s, paired, prediction_error, recovery_s, score, wilson
@@ -73,6 +74,18 @@ def test_it_takes_what_misses_least_where_nothing_holds_the_deadline() -> None:
     assert path[-1] == "big", "both miss everything"
     path = oracle.choose(made(rows, rungs=LADDER[:2], limits=Limits(deadline_s=0.0145)))
     assert path[-1] == "middle"
+
+
+def test_with_a_price_every_late_answer_counts_and_not_only_those_too_many() -> None:
+    rows = [{"rate_per_s": 20.0}] * 50
+    limits = Limits(deadline_s=0.02)
+    trace = made(rows, rungs=LADDER[:2], limits=limits)
+    late = [missed(rung, 0.0, 20.0, 0.02) for rung in LADDER[:2]]
+    assert late[1] < late[0] <= 0.05, "few enough on both"
+    even = (LADDER[0].accuracy - LADDER[1].accuracy) / (late[0] - late[1])
+    assert oracle.choose(trace)[-1] == "big"
+    assert oracle.choose(trace, oracle.Aim(late_price=0.8 * even))[-1] == "big"
+    assert oracle.choose(trace, oracle.Aim(late_price=1.5 * even))[-1] == "middle"
 
 
 def test_it_does_not_change_for_less_than_a_change_costs() -> None:

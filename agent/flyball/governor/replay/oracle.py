@@ -27,10 +27,12 @@ RATE_PERIODS = 5  # to either side, where the trace does not say its rate
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Aim:
-    """What the rules say of heat."""
+    """What the rules say of heat. `late_price`: accuracy that every missed request costs, in place of those beyond
+    1 - quantile only; the paths for a row of prices are the frontier of missed requests and accuracy."""
 
     margin_c: float = Rules().temperature_margin_c
     horizon_s: float = Rules().horizon_s
+    late_price: float | None = None
 
 
 def aim_of(rules: Rules) -> Aim:
@@ -44,7 +46,7 @@ def choose(trace: Trace, aim: Aim = AIM) -> list[str]:
     """The rung for each period."""
     rungs, steps = trace.header.rungs, trace.steps
     rates = rates_of(trace)
-    values = [worths(trace, i, rates[i]) for i in range(len(steps))]
+    values = [worths(trace, i, rates[i], aim) for i in range(len(steps))]
     warm_c = steps[0].ambient_c + trace.header.board.idle_rise_c
     best = [-math.inf if j else 0.0 for j in range(len(rungs))]  # every policy begins on the strongest
     temps = [warm_c] * len(rungs)
@@ -88,7 +90,7 @@ def worth(trace: Trace, path: Sequence[str | None], aim: Aim = AIM) -> float:
             total -= LATE * step.arrivals
             continue
         j = names.index(now)
-        values = worths(trace, i, rates[i])
+        values = worths(trace, i, rates[i], aim)
         settles_c = settled_c(trace, step, trace.header.rungs[j], rates[i])
         total += values[j] - _too_hot(trace, settles_c, temp_c, aim) * step.arrivals
         total -= _costs(trace, i, rates[i], values, j) if now != before else 0.0
@@ -110,7 +112,7 @@ def rates_of(trace: Trace) -> list[float]:
     return found
 
 
-def worths(trace: Trace, i: int, rate_per_s: float) -> list[float]:
+def worths(trace: Trace, i: int, rate_per_s: float, aim: Aim = AIM) -> list[float]:
     """Of every rung in period i, without heat and switching."""
     step, header = trace.steps[i], trace.header
     found = []
@@ -125,7 +127,10 @@ def worths(trace: Trace, i: int, rate_per_s: float) -> list[float]:
         if header.limits.deadline_s is not None:
             slower = plant.RECLAIM_SLOWS if short else 1.0
             share = missed(rung, step.contention, rate_per_s, header.limits.deadline_s, slower)
-            value -= LATE * max(0.0, share - (1.0 - header.limits.quantile))
+            if aim.late_price is None:
+                value -= LATE * max(0.0, share - (1.0 - header.limits.quantile))
+            else:
+                value -= aim.late_price * share
         if reserve is not None and free < reserve:
             value -= _broken((reserve - free) / reserve)
         cap_w = step.power_cap_w if step.power_cap_w is not None else header.limits.power_w
