@@ -1,14 +1,17 @@
-"""How few late answers can be had for how much accuracy, with all of a trace known beforehand.
+"""How few late answers can be had for how much accuracy, with every rate and load of a trace known beforehand.
 
     python bench/frontier.py [--quick] [--json] [--trace LADDER/TRACE ...] [--workers N]
 
-For each price of a late answer, in accuracy, the rungs that make accuracy less that price as large as can be, period by
-period, switch costs paid, every rate and load known: what no law can know. The simulated machine then runs them. The
-points of all prices have an upper edge: nothing that chooses once a period comes to lie above it, in the long run.
-Where bench/governor.py asks for two things that lie above it together, one of the two cannot be had.
+For each price of a late answer, in accuracy, the rungs that make accuracy less that price as large as can be, period
+by period, switch costs paid. What is late at a rate and load is known to half a point (replay/misses.py); the chance
+of single requests is not foreseen, nor can a law foresee it. The simulated machine then runs these paths. Their upper
+edge, mixtures included, is what can be had at about those prices: a law that sees only the past does not come far
+above it. (With the very requests foreseen one could.) Where bench/governor.py asks for two things that lie well above
+the edge together, one of the two cannot be had.
 
 least_loss_pct        the accuracy that has to be given up, in percent of the oracle's, to be late in no more than a
-                      point above threshold + hysteresis: the most of the traces, means over seeds, on the edge
+                      point above threshold + hysteresis: the most of the traces, means over seeds, on the edge; null
+                      where no path is late so seldom
 least_loss_worst      which trace that is
 seeds                 how many, from 100 on
 
@@ -17,6 +20,7 @@ seeds                 how many, from 100 on
 
 from __future__ import annotations
 
+import math
 import statistics
 import sys
 from collections.abc import Sequence
@@ -73,7 +77,7 @@ def edge(points: Sequence[Point], late: float) -> float | None:
 
 def loss_pct(points: Sequence[Point]) -> float | None:
     """`points` are means over seeds, in the order of `points_of`."""
-    best = edge(points[2:], points[1][0] + POINT)
+    best = edge([points[0], *points[2:]], points[1][0] + POINT)
     return None if best is None else max(0.0, (1.0 - best / points[0][1]) * 100.0)
 
 
@@ -91,7 +95,7 @@ def main() -> int:
             )
     seeds = QUICK_SEEDS if options.quick else SEEDS
     jobs = [(name, seed) for name in names for seed in seeds]
-    losses = {}
+    losses: dict[str, float | None] = {}
     with ProcessPoolExecutor(options.workers) as pool:
         rows = list(pool.map(points_of, jobs))
     for name in names:
@@ -103,9 +107,10 @@ def main() -> int:
             print(f"\n{name}\n{'price':>22}{'late %':>10}{'accuracy %':>12}")
             for label, (late, accuracy) in zip(("oracle", "threshold+hysteresis", *PRICES), points, strict=True):
                 print(f"{label:>22}{late * 100:>10.2f}{accuracy * 100:>12.2f}")
-    known = {name: loss for name, loss in losses.items() if loss is not None}
-    worst = max(known, key=lambda name: known[name], default=None)
-    found = {"least_loss_pct": None if worst is None else round(known[worst], 2), "least_loss_worst": worst,
+    ranks = {name: math.inf if loss is None else loss for name, loss in losses.items()}
+    worst = max(ranks, key=lambda name: ranks[name])
+    most = losses[worst]
+    found = {"least_loss_pct": None if most is None else round(most, 2), "least_loss_worst": worst,
              "seeds": len(seeds)}  # fmt: skip
     show(found, options.json)
     return 0

@@ -71,4 +71,6 @@ class Mosquitto:
                     return
                 # One that came after it listened and before its loop began is forgotten by mosquitto 2.0.11.
                 self._process.send_signal(with_signal)
+            self._process.kill()
+            self._process.wait()
             raise RuntimeError(f"mosquitto did not end:\n{self.log_text()}")

@@ -135,6 +135,7 @@ def test_only_what_was_spent_since_the_first_look_is_counted() -> None:
         (decision(106, "small", "small"), "because"),
         (msgspec.structs.replace(decision(106, "small", "big", acted=False), error="no such file"),
          "big was wanted and not to be had: no such file"),
+        (decision(106, "small", "big"), "a change was under way"),
         (decision(99, "small", "small"), ""),  # before the pictures: of the measuring
     ],
 )  # fmt: skip
@@ -143,7 +144,7 @@ def test_where_it_ended_and_why_is_told_unless_it_is_the_top(newest: Decision, b
         before = [] if newest.t_s < 100 else [decision(102, "big", "small")]
         result = report(
             SAMPLES, [*before, newest], 100.0, 0.02, ["big", "small"], {}, None, "none", limit_stolen=0.2,
-            cpu_stolen=0.4, cpu_stolen_after=0.3, ended_on=ended_on,
+            cpu_stolen=0.4, cpu_stolen_after=0.3, load_s=(1.5, 3.0), ended_on=ended_on,
         )  # fmt: skip
         console = Console(width=200, record=True, file=io.StringIO())
         console.print(summary(result))
@@ -152,6 +153,7 @@ def test_where_it_ended_and_why_is_told_unless_it_is_the_top(newest: Decision, b
     result, text = shown("small")
     assert (result.ended_on, result.ended_because, result.cpu_stolen_after) == ("small", because, 0.3)
     assert (result.limit_stolen, result.cpu_stolen) == (0.2, 0.4)
+    assert (result.load_from_s, result.load_until_s) == (1.5, 3.0)
     assert f"at the end on small: {because}".rstrip() in text
     assert "at the end on" not in shown("big")[1]
     assert "at the end on" not in shown("")[1], "no rung was active"

@@ -33,7 +33,8 @@ def test_what_a_hypervisor_took_is_a_share_of_what_was_asked_for(tmp_path: Path)
         ([0.0, 0.0, 0.0], 3, [0, 1, 2]),
         ([0.5, 0.0, 0.2, 0.0, 0.01], 5, [1, 3, 4]),
         ([0.5, 0.4, 0.9, 0.6, 0.4, 0.8], 6, [1, 4, 0]),  # never quiet: the least disturbed, the first of equals
-        ([None, None, None], 3, [0, 1, 2]),  # nobody counts it here
+        ([None, None, None, None], 4, [0, 1, 2]),  # nobody counts it here
+        ([None, 0.0, 0.0, 0.0], 4, [1, 2, 3]),  # it failed once
         ([None, 0.0, None, 0.3, None, 0.2], 6, [1, 5, 3]),  # those that were counted, and robbed, before unknown ones
     ],
 )

@@ -10,33 +10,37 @@ from typing import Any
 
 import pytest
 
-from flyball.demo.stage import LOAD_UNTIL
+from flyball.demo.stolen import matters
 
-ATTEMPTS = 2  # where the machine is taken away while it should be calm
+ATTEMPTS = 2  # where the machine was taken away meanwhile
 ROBBED = 0.2  # of the processor time asked for: nobody can tell then whether the governor or the host is to blame
 
 
 @pytest.mark.alone
 def test_load_comes_and_goes_and_no_request_fails(tmp_path: Path) -> None:
-    reasons = []
+    shares = []
     for _ in range(ATTEMPTS):
         result, shown = demonstration(tmp_path)
-        down = [s["t"] for s in result["switches"] if s["direction"] == "down"]
-        up = [s["t"] for s in result["switches"] if s["direction"] == "up"]
-        gone_s = LOAD_UNTIL * result["seconds"]
-        if not any(t < gone_s + 1.0 for t in down):
-            limit_stolen = result["limit_stolen"]
-            assert (limit_stolen or 0.0) >= ROBBED, f"3 burners a core did not hurt: {shown}"
-            reasons.append(f"{limit_stolen:.0%} while the limit was measured")
-        elif not any(t > gone_s - 1.0 for t in up):
-            after = result["cpu_stolen_after"]
-            assert (after or 0.0) >= ROBBED, f"it did not climb again: {shown}"
-            assert f", {after * 100:.0f} % after the load went" in shown
-            assert f"at the end on {result['ended_on']}: " in shown
-            reasons.append(f"{after:.0%} after the load went")
-        else:
+        from_s, until_s = result["load_from_s"], result["load_until_s"]
+        assert from_s is not None, "load came"
+        hurt = any(s["direction"] == "down" and from_s <= s["t"] <= until_s + 1.0 for s in result["switches"])
+        climbed = any(s["direction"] == "up" and s["t"] >= until_s for s in result["switches"])
+        if hurt and climbed:
             return
-    pytest.skip(f"the host of this machine kept back, of the processor time asked for, {' and '.join(reasons)}")
+        # What was robbed before the load is still believed of a rung after it.
+        assert robbed(result), f"3 burners a core did not hurt, or it did not climb again: {shown}"
+        assert "kept back" in shown
+        if result["ended_on"] != next(iter(result["rungs"])):
+            assert f"at the end on {result['ended_on']}: " in shown
+        shares.append([result[share] for share in ("limit_stolen", "cpu_stolen", "cpu_stolen_after")])
+    pytest.skip(f"the host of this machine kept back, of the limit's look, of all and after the load: {shares}")
+
+
+def robbed(result: dict[str, Any]) -> bool:
+    """A limit of robbed answers is wrong from much less on: one in twenty makes a p95."""
+    return max(result["cpu_stolen"] or 0.0, result["cpu_stolen_after"] or 0.0) >= ROBBED or matters(
+        result["limit_stolen"]
+    )
 
 
 def demonstration(tmp_path: Path) -> tuple[dict[str, Any], str]:
@@ -55,15 +59,15 @@ def demonstration(tmp_path: Path) -> tuple[dict[str, Any], str]:
     assert result["failures"] == 0
     pace = re.search(r"pace: (\d+) pictures a second", shown)
     assert pace, "it says how fast it sends, as fast as this machine can"
-    assert result["requests"] > max(300, 0.5 * int(pace[1]) * result["seconds"]), shown
-    assert 25 < result["seconds"] <= 50, "what was measured is part of the 50 s"
+    if not robbed(result):
+        assert result["requests"] > max(300, 0.5 * int(pace[1]) * result["seconds"]), shown
+        assert 25 < result["seconds"] <= 50, "what was measured is part of the 50 s"
     assert result["power_scope"], "the scope of the watts is always said"
     assert result["accuracy"] > 0.9
     assert sum(rung["share"] for rung in result["rungs"].values()) == pytest.approx(1, abs=0.01)
     assert all(s["reason"] for s in result["switches"])
     assert result["ended_on"] in result["rungs"]
     assert result["ended_because"]
-    assert (result["cpu_stolen_after"] is None) == (result["cpu_stolen"] is None)
     assert "svg" in picture.read_text()[:200]
     assert "rung" in shown
     return result, shown

@@ -34,10 +34,10 @@ class SwitchEntry(msgspec.Struct, frozen=True, kw_only=True, rename={"source": "
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """`cpu_stolen` is the share of the processor time asked for, by all of the machine, that its hypervisor gave to
-    others while pictures flowed: 0 to 1, and None where nobody counts it. `limit_stolen` is the same of the look at the
-    top rung that the limit comes from, `cpu_stolen_after` since the load went: None also where none came. `ended_on` is
-    the rung that was active at the end, empty when none was; `ended_because` the daemon's last word, empty where it
-    decided nothing."""
+    others while pictures flowed: 0 to 1 (0 also where the hypervisor does not say), None where it cannot be read.
+    `limit_stolen` is the same of the look at the top rung that the limit comes from, `cpu_stolen_after` since the
+    load went: None also where none came. `ended_on` is the rung that was active at the end, empty when none was;
+    `ended_because` the daemon's last word, empty where it decided nothing."""
 
     seconds: float
     requests: int
@@ -52,6 +52,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     limit_stolen: float | None = None
     cpu_stolen: float | None = None
     cpu_stolen_after: float | None = None
+    load_from_s: float | None = None  # since the pictures began to flow, as the switches' `t`; None: no load came
+    load_until_s: float | None = None
     ended_on: str = ""
     ended_because: str = ""
     errors: tuple[str, ...] = ()
@@ -93,6 +95,7 @@ def report(
     limit_stolen: float | None = None,
     cpu_stolen: float | None = None,
     cpu_stolen_after: float | None = None,
+    load_s: tuple[float, float] | None = None,
     ended_on: str = "",
 ) -> Report:
     """`joules` by rung, over the time of the samples; `decisions` in their order, changes or not."""
@@ -132,14 +135,18 @@ def report(
         limit_stolen=limit_stolen,
         cpu_stolen=cpu_stolen,
         cpu_stolen_after=cpu_stolen_after,
+        load_from_s=load_s[0] if load_s else None,
+        load_until_s=load_s[1] if load_s else None,
         ended_on=ended_on,
-        ended_because=_last_word(last) if last else "",
+        ended_because=_last_word(last, ended_on) if last else "",
         errors=tuple(dict.fromkeys(s.error for s in samples if s.error))[:5],
     )
 
 
-def _last_word(last: Decision) -> str:
-    return f"{last.target} was wanted and not to be had: {last.error}" if last.error else last.reason
+def _last_word(last: Decision, ended_on: str) -> str:
+    if last.error:
+        return f"{last.target} was wanted and not to be had: {last.error}"
+    return last.reason if last.target == ended_on else "a change was under way"
 
 
 def time_by_rung(samples: Sequence[Sample], started_s: float) -> dict[str, float]:

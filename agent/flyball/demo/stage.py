@@ -177,7 +177,8 @@ def run(
     spending = Spending(before)
     stream.start()
     load: ExitStack | None = None
-    settling, gone = True, False
+    settling, came_s = True, 0.0
+    load_s: tuple[float, float] | None = None  # when it came and went
     changes: dict[float, Decision] = {}  # the daemon's ring is bounded: what matters is collected on the way
     with ExitStack() as stack:
         live = stack.enter_context(Live(console=console, auto_refresh=False)) if console.is_terminal else None
@@ -188,9 +189,10 @@ def run(
             if load is None and burners and load_from_s <= elapsed_s < load_until_s:
                 load = stack.enter_context(ExitStack())
                 load.enter_context(Burners(burners, load_until_s - elapsed_s + 5.0))
-            if load is not None and not gone and elapsed_s >= load_until_s:
+                came_s = elapsed_s
+            if load is not None and load_s is None and elapsed_s >= load_until_s:
                 load.close()
-                gone = True
+                load_s = (round(came_s, 2), round(time.monotonic() - started_s, 2))
                 stolen_since(cpu_after)
             phase = f"{burners} burners beside it" if load_from_s <= elapsed_s < load_until_s and burners else "calm"
             stream.check()
@@ -216,7 +218,7 @@ def run(
                 console.print(line(frame), soft_wrap=True)
             time.sleep(0.5 if live is not None else 1.0)
     stream.stop()
-    after, recent = watcher.status(), watcher.decisions(ladder, limit=50)
+    recent, after = watcher.decisions(ladder, limit=50), watcher.status()
     changes.update(_changes(recent, started_s))
     spending.add(after)
     watcher.close()
@@ -232,7 +234,8 @@ def run(
         after.energy.scope if after.energy else "none",
         limit_stolen=aim.stolen,
         cpu_stolen=stolen_since(cpu),
-        cpu_stolen_after=stolen_since(cpu_after) if gone else None,
+        cpu_stolen_after=stolen_since(cpu_after) if load_s else None,
+        load_s=load_s,
         ended_on=after.ladders[0].status.active or "",
     )
     return result, frame

@@ -34,12 +34,12 @@ def quietest(
     look: Callable[[], tuple[float | None, T]], looks: int, most: int, until_s: float = math.inf
 ) -> list[tuple[float | None, T]]:
     """Of up to `most` looks as many as are asked for: those in which least was stolen, as a share of what was asked
-    for. After `until_s` (monotonic) no more are taken than that. Where none can tell what was stolen all are quiet;
-    else one that cannot comes last."""
+    for. After `until_s` (monotonic) no more are taken than that. A look that cannot tell is no quiet one while another
+    can; where none can, one more than asked for is taken, as a counter may have failed just once."""
     taken: list[tuple[float | None, T]] = []
     while len(taken) < looks or (len(taken) < most and time.monotonic() < until_s):
         told = [stolen for stolen, _ in taken if stolen is not None]
-        if (sum(stolen <= QUIET for stolen in told) if told else len(taken)) >= looks:
+        if (sum(stolen <= QUIET for stolen in told) if told else len(taken) - 1) >= looks:
             break
         taken.append(look())
     return sorted(taken, key=lambda one: math.inf if one[0] is None else one[0])[:looks]
