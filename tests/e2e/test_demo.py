@@ -12,8 +12,8 @@ import pytest
 
 from flyball.demo.stolen import matters
 
-ATTEMPTS = 2  # where the machine was taken away meanwhile
-ROBBED = 0.2  # of the processor time asked for: nobody can tell then whether the governor or the host is to blame
+ATTEMPTS = 3  # where the machine was taken away meanwhile
+ROBBED = 0.2  # of the processor time asked for: what was robbed before or after the load is load as well
 
 
 @pytest.mark.alone
@@ -23,17 +23,20 @@ def test_load_comes_and_goes_and_no_request_fails(tmp_path: Path) -> None:
         result, shown = demonstration(tmp_path)
         from_s, until_s = result["load_from_s"], result["load_until_s"]
         assert from_s is not None, "load came"
-        hurt = any(s["direction"] == "down" and from_s <= s["t"] <= until_s + 1.0 for s in result["switches"])
-        climbed = any(s["direction"] == "up" and s["t"] >= until_s for s in result["switches"])
-        if hurt and climbed:
+        switches = [(s["direction"], s["t"]) for s in result["switches"]]
+        if not robbed(result):
+            hurt = any(way == "down" and from_s <= t_s <= until_s + 1.0 for way, t_s in switches)
+            assert hurt, f"3 burners a core did not hurt: {shown}"
+            assert any(way == "up" and t_s >= until_s for way, t_s in switches), f"it did not climb again: {shown}"
             return
-        # What was robbed before the load is still believed of a rung after it.
-        assert robbed(result), f"3 burners a core did not hurt, or it did not climb again: {shown}"
+        ways = [way for way, _ in switches]
+        if "down" in ways and "up" in ways[ways.index("down") :]:
+            return
         assert "kept back" in shown
         if result["ended_on"] != next(iter(result["rungs"])):
             assert f"at the end on {result['ended_on']}: " in shown
         shares.append([result[share] for share in ("limit_stolen", "cpu_stolen", "cpu_stolen_after")])
-    pytest.skip(f"the host of this machine kept back, of the limit's look, of all and after the load: {shares}")
+    pytest.fail(f"not down and up again in {ATTEMPTS} runs; stolen of the limit's look, of all, after load: {shares}")
 
 
 def robbed(result: dict[str, Any]) -> bool:
@@ -44,7 +47,7 @@ def robbed(result: dict[str, Any]) -> bool:
 
 
 def demonstration(tmp_path: Path) -> tuple[dict[str, Any], str]:
-    """Its report and what it printed, after what does not depend on the machine's neighbours was seen to hold."""
+    """Its report and what it printed, after what has to hold in every run was seen to hold."""
     report, picture = tmp_path / "demo.json", tmp_path / "x.svg"
     command = [sys.executable, "-m", "flyball", "demo", "--seconds", "50", "--json", report, "--svg", picture]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -59,8 +62,8 @@ def demonstration(tmp_path: Path) -> tuple[dict[str, Any], str]:
     assert result["failures"] == 0
     pace = re.search(r"pace: (\d+) pictures a second", shown)
     assert pace, "it says how fast it sends, as fast as this machine can"
+    assert result["requests"] > max(300, 0.5 * int(pace[1]) * result["seconds"]), shown
     if not robbed(result):
-        assert result["requests"] > max(300, 0.5 * int(pace[1]) * result["seconds"]), shown
         assert 25 < result["seconds"] <= 50, "what was measured is part of the 50 s"
     assert result["power_scope"], "the scope of the watts is always said"
     assert result["accuracy"] > 0.9
